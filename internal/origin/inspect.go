@@ -1,0 +1,302 @@
+package origin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"osm/policy"
+)
+
+const (
+	inspectTime  = 30 * time.Millisecond // for one answer
+	scanTime     = 20 * time.Millisecond // for finding the process that owns a socket
+	memoryTime   = 5 * time.Millisecond  // for the arguments and environment of one process
+	inspectIdle  = 5 * time.Minute       // a kept connection without a question
+	inspectWrite = time.Second           // for the asker to take an answer
+	defaultConns = 16
+	memoryTotal  = 64 // reads of processes' memory at once
+	memoryPerUID = 8  // of processes of one user
+	scanChunk    = 256
+	probePIDs    = 64               // newest processes tried before /proc is listed
+	stuckTime    = 10 * time.Second // all memory reads hang: start anew
+)
+
+// errStuck ends [ServeInspect], so that whoever runs it starts it anew: reads that
+// hang in the kernel end only with their process.
+var errStuck = errors.New("all reads of processes' memory hang")
+
+// InspectOptions says whom [ServeInspect] answers and what it needs to know.
+type InspectOptions struct {
+	UID   uint32 // who may ask, besides root: the user osm
+	Exim  string // Exim's program, an absolute path
+	Conns int    // connections served at once, 0 = 16; more are closed
+	Log   *slog.Logger
+}
+
+// ServeInspect answers questions about processes until ctx ends or l fails; it then
+// waits for the answers being given. It is the root side: it reads /proc of others,
+// answers the two questions of the wire and nothing else, and writes nothing.
+func ServeInspect(ctx context.Context, l *net.UnixListener, o InspectOptions) error {
+	if o.Conns <= 0 {
+		o.Conns = defaultConns
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	s := &inspectServer{opt: o, memory: newMemoryReads(cancel)}
+	defer context.AfterFunc(ctx, func() { _ = l.Close() })()
+	slots := make(chan struct{}, o.Conns)
+	var running sync.WaitGroup
+	defer running.Wait()
+	for {
+		c, err := l.AcceptUnix()
+		if ctx.Err() != nil {
+			closeIf(c)
+			if cause := context.Cause(ctx); errors.Is(cause, errStuck) {
+				return cause
+			}
+			return nil
+		}
+		if err != nil {
+			cancel(nil)
+			return fmt.Errorf("accept a question about a process: %w", err)
+		}
+		select {
+		case slots <- struct{}{}:
+			running.Go(func() {
+				defer func() { <-slots }()
+				s.serve(ctx, c)
+			})
+		default:
+			closeIf(c)
+		}
+	}
+}
+
+func closeIf(c *net.UnixConn) {
+	if c != nil {
+		_ = c.Close() // nothing was written that could be lost
+	}
+}
+
+type inspectServer struct {
+	opt    InspectOptions
+	memory *memoryReads
+}
+
+// serve answers the questions of one connection in their order.
+func (s *inspectServer) serve(ctx context.Context, c *net.UnixConn) {
+	defer closeIf(c)
+	defer context.AfterFunc(ctx, func() { closeIf(c) })()
+	defer func() {
+		if p := recover(); p != nil {
+			s.opt.Log.Error("panic while answering about a process", "err", fmt.Sprint(p), "stack", string(debug.Stack()))
+		}
+	}()
+	peer, err := PeerOf(c)
+	if err != nil || peer.UID != 0 && peer.UID != s.opt.UID {
+		s.opt.Log.Warn("question about a process refused", "uid", peer.UID, "err", err)
+		return
+	}
+	var buf [questionLen]byte
+	for {
+		if err := c.SetDeadline(time.Now().Add(inspectIdle)); err != nil {
+			return
+		}
+		if _, err := io.ReadFull(c, buf[:]); err != nil {
+			return // the asker has gone, or sleeps
+		}
+		a := answer{status: statusRefused}
+		if q, err := parseQuestion(buf[:]); err == nil {
+			a = s.answer(ctx, q)
+		}
+		if err := c.SetDeadline(time.Now().Add(inspectWrite)); err != nil {
+			return
+		}
+		if _, err := c.Write(appendAnswer(nil, a)); err != nil || a.status == statusRefused {
+			return
+		}
+	}
+}
+
+// answer takes at most inspectTime, whatever the processes do.
+func (s *inspectServer) answer(ctx context.Context, q question) answer {
+	ctx, cancel := context.WithTimeout(ctx, inspectTime)
+	defer cancel()
+	var p proc
+	var err error
+	limit := maxProcesses
+	if q.kind == askOwner {
+		limit = 1
+		p, err = s.ownerOf(ctx, q.uid, q.inode)
+	} else {
+		p, err = openProc(int(q.pid))
+	}
+	if err != nil {
+		return answer{status: statusGone}
+	}
+	return s.chain(ctx, p, limit)
+}
+
+// chain describes p, which it closes, and its parents, at most limit processes in all.
+func (s *inspectServer) chain(ctx context.Context, p proc, limit int) answer {
+	var held []proc
+	defer func() {
+		for _, p := range held {
+			p.close()
+		}
+	}()
+	var a answer
+	for {
+		held = append(held, p)
+		described, parent, err := p.describe()
+		if err != nil {
+			break
+		}
+		a.processes = append(a.processes, described)
+		if len(a.processes) == limit || parent == 0 || ctx.Err() != nil {
+			break
+		}
+		if p, err = openParent(p, parent); err != nil {
+			break
+		}
+	}
+	if len(a.processes) == 0 {
+		return answer{status: statusGone}
+	}
+	exim, err := fileAt(unix.AT_FDCWD, s.opt.Exim)
+	if err != nil {
+		exim = fileID{}
+	}
+	var runsExim [maxProcesses]bool
+	for i := range a.processes {
+		m := s.memory.read(ctx, held[i], a.processes[i].UID, exim)
+		a.processes[i].Args, runsExim[i] = m.args, m.exim
+		fill(&a.processes[i], m.env)
+	}
+	a.parentIsExim = len(a.processes) > 1 && runsExim[0] && runsExim[1]
+	return a
+}
+
+func fill(p *policy.Process, env [5]string) {
+	p.ScriptFilename, p.RemoteAddr, p.RequestURI, p.ServerName, p.HTTPHost = env[0], env[1], env[2], env[3], env[4]
+}
+
+// openParent opens the parent of p. If it had ended before it was opened, and its
+// number been given away, p would have got another parent.
+func openParent(p proc, parent int) (proc, error) {
+	up, err := openProc(parent)
+	if err != nil {
+		return proc{}, err
+	}
+	again, _, err := p.stat()
+	if err == nil && again != parent {
+		err = ErrNotFound
+	}
+	if err != nil {
+		up.close()
+		return proc{}, err
+	}
+	return up, nil
+}
+
+// ownerOf finds the newest process of a user that holds a socket: the process that
+// opened it may have left it to its children.
+func (s *inspectServer) ownerOf(ctx context.Context, uid, inode uint32) (proc, error) {
+	ctx, cancel := context.WithTimeout(ctx, scanTime)
+	defer cancel()
+	want := "socket:[" + strconv.FormatUint(uint64(inode), 10) + "]"
+	last := lastPID()
+	tried := min(probePIDs, last)
+	for pid := last; pid > last-tried; pid-- {
+		if p, ok := holderOf(ctx, pid, uid, want); ok {
+			return p, nil
+		}
+	}
+	pids, err := listPIDs(last - tried)
+	if err != nil {
+		return proc{}, err
+	}
+	for _, pid := range pids {
+		if p, ok := holderOf(ctx, pid, uid, want); ok {
+			return p, nil
+		}
+		if ctx.Err() != nil {
+			return proc{}, ErrNotFound
+		}
+	}
+	return proc{}, ErrNotFound
+}
+
+// holderOf opens process pid if the user owns it and one of its descriptors is want.
+func holderOf(ctx context.Context, pid int, uid uint32, want string) (proc, bool) {
+	var st unix.Stat_t
+	if err := unix.Lstat("/proc/"+strconv.Itoa(pid), &st); err != nil || st.Uid != uid {
+		return proc{}, false
+	}
+	p, err := openProc(pid)
+	if err != nil {
+		return proc{}, false
+	}
+	if p.holds(ctx, want) {
+		return p, true
+	}
+	p.close()
+	return proc{}, false
+}
+
+// holds looks through the process's descriptors, as far as ctx lets it.
+func (p proc) holds(ctx context.Context, want string) bool {
+	fd, err := unix.Openat(int(p.dir.Fd()), "fd", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	dir := os.NewFile(uintptr(fd), "fd")
+	defer func() { _ = dir.Close() }() // opened for reading
+	var buf [64]byte
+	for ctx.Err() == nil {
+		names, err := dir.Readdirnames(scanChunk)
+		for _, name := range names {
+			n, err := unix.Readlinkat(fd, name, buf[:])
+			if err == nil && string(buf[:n]) == want {
+				return true
+			}
+		}
+		if err != nil {
+			return false
+		}
+	}
+	return false
+}
+
+// lastPID returns the number that the kernel gave last, 0 when it does not say.
+func lastPID() int {
+	b, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return 0
+	}
+	return parseLastPID(string(b))
+}
+
+func parseLastPID(s string) int {
+	fields := strings.Fields(s)
+	if len(fields) < 5 {
+		return 0
+	}
+	pid, err := strconv.Atoi(fields[4])
+	if err != nil || pid < 0 || pid > 1<<22 {
+		return 0
+	}
+	return pid
+}

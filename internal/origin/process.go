@@ -1,0 +1,260 @@
+package origin
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"osm/policy"
+)
+
+const (
+	maxStat    = 4096
+	maxStatus  = 16 << 10
+	maxEnviron = 64 << 10
+)
+
+// proc is one process held by its folder in /proc. The folder stands for the process
+// and not for its number: once the process is gone all reads fail, also when its
+// number has been given to another one.
+type proc struct {
+	pid int
+	dir *os.File
+}
+
+func openProc(pid int) (proc, error) {
+	fd, err := unix.Open("/proc/"+strconv.Itoa(pid), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) {
+		return proc{}, ErrNotFound
+	}
+	if err != nil {
+		return proc{}, fmt.Errorf("open /proc/%d: %w", pid, err)
+	}
+	return proc{pid: pid, dir: os.NewFile(uintptr(fd), "/proc/"+strconv.Itoa(pid))}, nil
+}
+
+func (p proc) close() { _ = p.dir.Close() } // a folder opened for reading: nothing is lost
+
+// dup returns a second handle, for a reader that may outlive p.
+func (p proc) dup() (proc, error) {
+	fd, err := unix.FcntlInt(p.dir.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return proc{}, fmt.Errorf("keep /proc/%d: %w", p.pid, err)
+	}
+	return proc{pid: p.pid, dir: os.NewFile(uintptr(fd), p.dir.Name())}, nil
+}
+
+// read returns at most limit bytes of one of the process's files.
+func (p proc) read(name string, limit int64) ([]byte, error) {
+	fd, err := unix.Openat(int(p.dir.Fd()), name, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, gone(p.pid, name, err)
+	}
+	f := os.NewFile(uintptr(fd), name)
+	b, err := io.ReadAll(io.LimitReader(f, limit))
+	if err = errors.Join(err, f.Close()); err != nil {
+		return nil, gone(p.pid, name, err)
+	}
+	return b, nil
+}
+
+// link returns what one of the process's links names, "" when it cannot be read. It
+// never follows it: what it names may lie on a file system that never answers.
+func (p proc) link(name string) string {
+	var buf [maxPath]byte
+	n, err := unix.Readlinkat(int(p.dir.Fd()), name, buf[:])
+	if err != nil {
+		return ""
+	}
+	return string(buf[:n])
+}
+
+func gone(pid int, name string, err error) error {
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) {
+		return ErrNotFound
+	}
+	return fmt.Errorf("read /proc/%d/%s: %w", pid, name, err)
+}
+
+// stat returns the parent and the start time in clock ticks since boot.
+func (p proc) stat() (parent int, started int64, err error) {
+	b, err := p.read("stat", maxStat)
+	if err != nil {
+		return 0, 0, err
+	}
+	return parseStat(b)
+}
+
+// parseStat reads /proc/PID/stat. The second field is the program's name, in which
+// anything may stand, so everything is counted from its last bracket.
+func parseStat(b []byte) (parent int, started int64, err error) {
+	end := bytes.LastIndexByte(b, ')')
+	if end < 0 {
+		return 0, 0, errors.New("read stat: no program name")
+	}
+	fields := strings.Fields(string(b[end+1:]))
+	if len(fields) < 20 {
+		return 0, 0, fmt.Errorf("read stat: %d fields", len(fields))
+	}
+	parent, err1 := strconv.Atoi(fields[1])
+	started, err2 := strconv.ParseInt(fields[19], 10, 64)
+	if err1 != nil || err2 != nil || parent < 0 || started < 0 {
+		return 0, 0, fmt.Errorf("read stat: parent %.20q, start %.20q", fields[1], fields[19])
+	}
+	return parent, started, nil
+}
+
+// uid returns the process's real uid: who runs it, also when it is set-uid.
+func (p proc) uid() (uint32, error) {
+	b, err := p.read("status", maxStatus)
+	if err != nil {
+		return 0, err
+	}
+	return parseUID(b)
+}
+
+// parseUID reads the real uid from /proc/PID/status. Control bytes in the program's
+// name are escaped by the kernel, so no other line can begin with "Uid:".
+func parseUID(b []byte) (uint32, error) {
+	for line := range bytes.Lines(b) {
+		rest, ok := bytes.CutPrefix(line, []byte("Uid:\t"))
+		if !ok {
+			continue
+		}
+		first, _, _ := strings.Cut(strings.TrimSpace(string(rest)), "\t")
+		uid, err := strconv.ParseUint(first, 10, 32)
+		if err != nil {
+			return 0, fmt.Errorf("read status: uid %.20q", first)
+		}
+		return uint32(uid), nil
+	}
+	return 0, errors.New("read status: no uid")
+}
+
+// describe returns all that can be read without touching the process's memory, and
+// its parent.
+func (p proc) describe() (policy.Process, int, error) {
+	parent, started, err := p.stat()
+	if err != nil {
+		return policy.Process{}, 0, err
+	}
+	uid, err := p.uid()
+	if err != nil {
+		return policy.Process{}, 0, err
+	}
+	root := p.root()
+	return policy.Process{
+		PID: int32(p.pid), UID: uid, Started: started,
+		Executable:       cleanLink(p.link("exe"), root),
+		WorkingDirectory: cleanLink(p.link("cwd"), root),
+	}, parent, nil
+}
+
+// root returns the folder that the process sees as "/", if somebody with the right to
+// do so on this host put it there. In a user namespace of his own anybody can call
+// any folder "/", so there the path as we see it is kept.
+func (p proc) root() string {
+	root := p.link("root")
+	if root == "/" || root == "" {
+		return ""
+	}
+	own, err := os.Readlink("/proc/self/ns/user")
+	if err != nil || own != p.link("ns/user") {
+		return ""
+	}
+	return root
+}
+
+// cleanLink makes the text of a link in /proc a path as the process sees it: without
+// root before it and " (deleted)" behind it; "" for what is no path.
+func cleanLink(s, root string) string {
+	s = strings.TrimSuffix(s, " (deleted)")
+	if root != "" && (s == root || strings.HasPrefix(s, root+"/")) {
+		s = s[len(root):]
+		if s == "" {
+			s = "/"
+		}
+	}
+	if !strings.HasPrefix(s, "/") {
+		return "" // "(unreachable)/…": outside our mount tree
+	}
+	return s
+}
+
+// memory is what stands in the process's own memory: he may write there what he
+// likes, and reading it may hang (a page that a user's file system never delivers).
+type memory struct {
+	args []string
+	env  [5]string // as in variables
+	exim bool      // runs the same file as the Exim program that was asked for
+}
+
+// variables names the only ones that are ever told, in the order of memory.env.
+func variables() [5]string {
+	return [5]string{"SCRIPT_FILENAME", "REMOTE_ADDR", "REQUEST_URI", "SERVER_NAME", "HTTP_HOST"}
+}
+
+// readMemory reads arguments and environment, as far as they can be read, and
+// whether the process runs the file exim.
+func (p proc) readMemory(exim fileID) memory {
+	var m memory
+	if b, err := p.read("cmdline", maxArgBytes); err == nil {
+		m.args = parseArgs(b)
+	}
+	if b, err := p.read("environ", maxEnviron); err == nil {
+		m.env = parseEnviron(b)
+	}
+	id, err := fileAt(int(p.dir.Fd()), "exe")
+	m.exim = err == nil && exim != fileID{} && id == exim
+	return m
+}
+
+// parseArgs splits /proc/PID/cmdline. A program that has written a title of its own
+// there leaves empty arguments behind it, which are dropped.
+func parseArgs(b []byte) []string {
+	b = bytes.TrimRight(b[:min(len(b), maxArgBytes)], "\x00")
+	if len(b) == 0 {
+		return nil
+	}
+	args := strings.SplitN(string(b), "\x00", maxArgs+1)
+	return args[:min(len(args), maxArgs)]
+}
+
+// parseEnviron finds the five variables; as for getenv the first of a name counts.
+func parseEnviron(b []byte) [5]string {
+	var env [5]string
+	var seen [5]bool
+	names := variables()
+	for entry := range bytes.SplitSeq(b[:min(len(b), maxEnviron)], []byte{0}) {
+		name, value, ok := bytes.Cut(entry, []byte{'='})
+		if !ok {
+			continue
+		}
+		for i, want := range names {
+			if !seen[i] && string(name) == want {
+				seen[i] = true
+				env[i] = string(value[:min(len(value), maxVariable)])
+			}
+		}
+	}
+	return env
+}
+
+// fileID tells two files apart whatever their names are.
+type fileID struct{ device, inode uint64 }
+
+// fileAt returns the identity of what name leads to, seen from the folder dir. It asks
+// for what the kernel has cached, not the file system behind it.
+func fileAt(dir int, name string) (fileID, error) {
+	var st unix.Statx_t
+	if err := unix.Statx(dir, name, unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &st); err != nil {
+		return fileID{}, err
+	}
+	return fileID{device: unix.Mkdev(st.Dev_major, st.Dev_minor), inode: st.Ino}, nil
+}
