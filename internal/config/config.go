@@ -1,0 +1,167 @@
+// Package config reads what the operator wrote: osm.toml, and executor.toml for the
+// part that runs as root.
+//
+// Loading starts from [Default], decodes the file over it, and reports every mistake
+// at once, each with line, key, value and what is allowed; an unknown key is a mistake
+// that names the nearest known one. The package never writes a file, never talks to
+// the daemon and knows no database: what was set there is merged in by [Config.Effective],
+// for "config show" and "config export".
+//
+// The shipped osm.toml is embedded ([Shipped]) and says in its comments what each key
+// does; the manual page osm.toml(5) is made of it, and a test proves that the values it
+// shows are the defaults.
+package config
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"osm/policy"
+)
+
+// Config is a whole configuration.
+type Config struct {
+	Path       string // the file it was read from; "" for the defaults
+	Checking   bool   // false: every message is accepted and only recorded
+	Server     Server
+	Exim       Exim
+	Accounts   Accounts
+	Store      Store
+	Held       Held
+	Limits     Limits
+	Log        Log
+	Triggers   []policy.Trigger
+	Overrides  []policy.Override
+	Exemptions []policy.Exemption
+
+	// lines tells on which line of Path a key was set; nil for the defaults.
+	lines map[string]int
+}
+
+// Server is the daemon's own sockets, users and folders.
+type Server struct {
+	PolicySocket   string // Exim asks here
+	ControlSocket  string // osmctl and the page ask here
+	InspectSocket  string // the part that looks at processes as root
+	ExecutorSocket string // the part that runs the fixed list of verbs as root
+	RunDir         string
+	User, Group    string // what the daemon runs as
+	AdminGroup     string // its members may use the control socket
+	MetricsListen  string // loopback address and port for /metrics, "" = control socket only
+}
+
+// Exim is the mail server that asks.
+type Exim struct {
+	User, Group    string // what Exim runs as: only it may ask
+	Binary         string
+	Spool          string
+	Deadline       time.Duration // after this a question is answered with what is known
+	MaxConnections int64         // questions at once; more are answered from what is known
+}
+
+// Accounts says where the accounts come from.
+type Accounts struct {
+	Source      string            // auto, cpanel, directadmin or passwd
+	SharedUsers []string          // users under which scripts of many accounts run
+	MinUID      int64             // lower uids are the system's, not customers'
+	Domains     map[string]string // domain to account, besides what the panel tells
+}
+
+// Store is the database and how long it keeps what.
+type Store struct {
+	Path                      string
+	KeepDecisions, KeepEvents time.Duration
+}
+
+// Held bounds the mail that waits frozen in Exim's queue.
+type Held struct {
+	Keep        time.Duration // older held mail is removed without a bounce
+	MaxMessages int64         // per account
+	MaxBytes    int64         // per account
+	Full        string        // freeze or discard: script mail beyond the two
+	ReleaseRate Rate
+	Grace       time.Duration // no new automatic hold on what an operator just released
+}
+
+// Limits bounds memory.
+type Limits struct {
+	DistinctPerAccount int64 // subjects, and directories, that are told apart per account
+}
+
+// Log is how the daemon logs.
+type Log struct {
+	Level, Format string
+}
+
+// Default is the configuration of an empty file.
+func Default() Config {
+	return Config{
+		Checking: true,
+		Server: Server{
+			PolicySocket: "/run/osm/policy.sock", ControlSocket: "/run/osm/control.sock",
+			InspectSocket: "/run/osm/inspect.sock", ExecutorSocket: "/run/osm/executor.sock",
+			RunDir: "/run/osm", User: "osm", Group: "osm", AdminGroup: "osm-admin",
+		},
+		Exim: Exim{User: "Debian-exim", Group: "Debian-exim", Binary: "/usr/sbin/exim4", Spool: "/var/spool/exim4",
+			Deadline: 250 * time.Millisecond, MaxConnections: 2000},
+		Accounts: Accounts{Source: "auto", SharedUsers: []string{"nobody", "www-data", "apache"}, MinUID: 1000,
+			Domains: map[string]string{}},
+		Store: Store{Path: "/var/lib/osm/osm.db", KeepDecisions: 14 * day, KeepEvents: 400 * day},
+		Held: Held{Keep: 30 * day, MaxMessages: 2000, MaxBytes: 500e6, Full: "freeze",
+			ReleaseRate: Rate{N: 60, Per: time.Minute}, Grace: 30 * time.Minute},
+		Limits:   Limits{DistinctPerAccount: 256},
+		Log:      Log{Level: "info", Format: "text"},
+		Triggers: policy.DefaultTriggers(),
+	}
+}
+
+// maxFile is more than any configuration needs: a file of ten thousand overrides has
+// less than two megabytes.
+const maxFile = 8 << 20
+
+// Load reads and checks the file at path. The error is a [Mistakes] unless the file
+// could not be read. Dates without a zone are the server's.
+func Load(path string) (Config, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return Config{}, fmt.Errorf("read configuration: %w", err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return Config{}, fmt.Errorf("read configuration: %w", err)
+	}
+	if len(data) > maxFile {
+		return Config{}, fmt.Errorf("read configuration %q: larger than %d bytes", path, maxFile)
+	}
+	return Parse(data, path, time.Local)
+}
+
+// Rules is what the engine decides by, as far as the file says. What was set in the
+// database is appended by the caller: it is newer and wins within its level.
+func (c *Config) Rules() *policy.Rules {
+	return &policy.Rules{
+		Triggers:   append([]policy.Trigger(nil), c.Triggers...),
+		Overrides:  append([]policy.Override(nil), c.Overrides...),
+		Exemptions: append([]policy.Exemption(nil), c.Exemptions...),
+		Disabled:   !c.Checking,
+		Settings: policy.Settings{
+			HeldMaxMessages:    c.Held.MaxMessages,
+			HeldMaxBytes:       c.Held.MaxBytes,
+			HeldFullDiscard:    c.Held.Full == "discard",
+			HoldGrace:          c.Held.Grace,
+			DistinctPerAccount: int(c.Limits.DistinctPerAccount),
+		},
+	}
+}
+
+// Origin tells where the value of a key stands: "default", or the file's line. Keys
+// are written as in a message: "store.path", "trigger account-hour: max".
+func (c *Config) Origin(key string) string {
+	if n := c.lines[key]; n > 0 {
+		return fmt.Sprintf("file, line %d", n)
+	}
+	return "default"
+}

@@ -1,0 +1,116 @@
+package config
+
+import (
+	"net/netip"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// settings is every key outside [[trigger]], [[for]] and [[exempt]], in the order of
+// the shipped file.
+func settings() []key[Config] {
+	return slices.Concat(serverSettings(), mailSettings(), boundSettings())
+}
+
+func serverSettings() []key[Config] {
+	const user = `must be a user or group name: letters, digits, "_", "-" and "."`
+	return []key[Config]{
+		boolean("checking", func(c *Config) *bool { return &c.Checking }),
+		socket("server.policy_socket", func(c *Config) *string { return &c.Server.PolicySocket }),
+		socket("server.control_socket", func(c *Config) *string { return &c.Server.ControlSocket }),
+		socket("server.inspect_socket", func(c *Config) *string { return &c.Server.InspectSocket }),
+		socket("server.executor_socket", func(c *Config) *string { return &c.Server.ExecutorSocket }),
+		path("server.run_dir", func(c *Config) *string { return &c.Server.RunDir }),
+		text("server.user", user, func(c *Config) *string { return &c.Server.User }, isUser),
+		text("server.group", user, func(c *Config) *string { return &c.Server.Group }, isUser),
+		text("server.admin_group", user, func(c *Config) *string { return &c.Server.AdminGroup }, isUser),
+		text("server.metrics_listen", `must be empty, or a loopback address with a port, such as "127.0.0.1:9187": the figures have no login of their own`,
+			func(c *Config) *string { return &c.Server.MetricsListen }, isLoopback),
+	}
+}
+
+func mailSettings() []key[Config] {
+	const user = `must be a user or group name: letters, digits, "_", "-" and "."`
+	return []key[Config]{
+		text("exim.user", user, func(c *Config) *string { return &c.Exim.User }, isUser),
+		text("exim.group", user, func(c *Config) *string { return &c.Exim.Group }, isUser),
+		path("exim.binary", func(c *Config) *string { return &c.Exim.Binary }),
+		path("exim.spool", func(c *Config) *string { return &c.Exim.Spool }),
+		duration("exim.deadline", func(c *Config) *time.Duration { return &c.Exim.Deadline }, 10*time.Millisecond, 900*time.Millisecond, "250ms"),
+		number("exim.max_connections", func(c *Config) *int64 { return &c.Exim.MaxConnections }, 16, 100_000),
+
+		choice("accounts.source", func(c *Config) *string { return &c.Accounts.Source }, "auto", "cpanel", "directadmin", "passwd"),
+		names("accounts.shared_users", `must be a list of user names, such as ["nobody", "www-data"]`,
+			func(c *Config) *[]string { return &c.Accounts.SharedUsers }, isUser),
+		number("accounts.min_uid", func(c *Config) *int64 { return &c.Accounts.MinUID }, 1, 1<<31),
+	}
+}
+
+func boundSettings() []key[Config] {
+	return []key[Config]{
+		path("store.path", func(c *Config) *string { return &c.Store.Path }),
+		duration("store.keep_decisions", func(c *Config) *time.Duration { return &c.Store.KeepDecisions }, time.Hour, 400*day, "14d"),
+		duration("store.keep_events", func(c *Config) *time.Duration { return &c.Store.KeepEvents }, day, 10*365*day, "400d"),
+
+		duration("held.keep", func(c *Config) *time.Duration { return &c.Held.Keep }, time.Hour, 365*day, "30d"),
+		number("held.max_messages", func(c *Config) *int64 { return &c.Held.MaxMessages }, 1, 1_000_000),
+		ranged(parsed("held.max_bytes", `must be a size from 1MB to 1000GB, such as "500MB"`,
+			func(c *Config) *int64 { return &c.Held.MaxBytes }, ParseBytes, FormatBytes),
+			func(c *Config) bool { return c.Held.MaxBytes >= 1e6 && c.Held.MaxBytes <= 1e12 }),
+		choice("held.full", func(c *Config) *string { return &c.Held.Full }, "freeze", "discard"),
+		ranged(parsed("held.release_rate", `must be a number of messages per s, min or h, at most 100 a second, such as "60/min"`,
+			func(c *Config) *Rate { return &c.Held.ReleaseRate }, ParseRate, Rate.String),
+			func(c *Config) bool {
+				return c.Held.ReleaseRate.N > 0 && c.Held.ReleaseRate.Every() >= 10*time.Millisecond
+			}),
+		duration("held.grace", func(c *Config) *time.Duration { return &c.Held.Grace }, 0, 7*day, "30m"),
+
+		number("limits.distinct_per_account", func(c *Config) *int64 { return &c.Limits.DistinctPerAccount }, 16, 65_535),
+
+		choice("log.level", func(c *Config) *string { return &c.Log.Level }, "debug", "info", "warn", "error"),
+		choice("log.format", func(c *Config) *string { return &c.Log.Format }, "text", "json"),
+	}
+}
+
+// ranged adds what values are allowed to a parsed key.
+func ranged[T any](k key[T], ok func(*T) bool) key[T] {
+	k.ok = ok
+	return k
+}
+
+// path is a key whose value is an absolute, clean path.
+func path[T any](name string, p func(*T) *string) key[T] {
+	return text(name, "must be an absolute path without . or .. in it", p, isPath)
+}
+
+// socket is a path that fits into a socket address: Linux has 108 bytes for it, the
+// last one being zero.
+func socket(name string, p func(*Config) *string) key[Config] {
+	return text(name, "must be an absolute path of at most 107 bytes", p, func(s string) bool { return isPath(s) && len(s) <= 107 })
+}
+
+func isPath(s string) bool {
+	return filepath.IsAbs(s) && filepath.Clean(s) == s && s != "/" && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f })
+}
+
+func isUser(s string) bool {
+	ok, _ := regexp.MatchString(`^[A-Za-z_][A-Za-z0-9_.-]{0,31}$`, s)
+	return ok
+}
+
+func isLoopback(s string) bool {
+	if s == "" {
+		return true
+	}
+	ap, err := netip.ParseAddrPort(s)
+	return err == nil && ap.Addr().IsLoopback() && ap.Port() > 0
+}
+
+// isDomain accepts a host name in ASCII, as panels and DNS write it.
+func isDomain(s string) bool {
+	ok, _ := regexp.MatchString(`^([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)+[a-z0-9-]{2,63}$`, s)
+	return ok && len(s) <= 253
+}
