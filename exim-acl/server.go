@@ -1,0 +1,340 @@
+package eximacl
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"osm/policy"
+)
+
+// Defaults of [Server].
+const (
+	DefaultDeadline = 250 * time.Millisecond
+	// DefaultMaxConns is above the number of processes that Exim itself allows on a
+	// stock system, so that only a flood of script mail reaches it.
+	DefaultMaxConns = 400
+)
+
+const (
+	refuseFactor = 4       // connections beyond refuseFactor*MaxConns are closed at once
+	idleWorkers  = 16      // goroutines that stay to accept when there is nothing to do
+	smallRequest = 8 << 10 // what a buffer begins with; nearly every request fits
+	acceptPause  = 10 * time.Millisecond
+)
+
+// Conn is what is known of a connection beside the request.
+type Conn struct {
+	PeerPID  int32  // of the Exim process that asks; 0 when it cannot be seen from here
+	PeerUID  uint32 // Exim's run-time user
+	Accepted time.Time
+	Deadline time.Time // when the answer must have left; look-ups must end before it
+}
+
+// Stats counts what a [Server] did since it was made.
+type Stats struct {
+	Connections  atomic.Int64 // accepted, wrong peers included
+	Answered     atomic.Int64 // answers written whole
+	BadPeer      atomic.Int64 // closed without an answer: not a user that PeerOK knows
+	Malformed    atomic.Int64 // answered accept: the request could not be understood
+	Shed         atomic.Int64 // answered by Overload: more than MaxConns at once
+	Late         atomic.Int64 // answered by Overload: Check had not come back at the deadline
+	Refused      atomic.Int64 // closed at once, accepted unchecked: more than four times MaxConns
+	TimedOut     atomic.Int64 // closed without an answer: no request, or none by the deadline
+	Unsent       atomic.Int64 // answers that Exim did not wait for
+	Panics       atomic.Int64
+	AcceptErrors atomic.Int64
+}
+
+// Server answers Exim's questions.
+//
+// The functions are called by many goroutines at once. Each may return nil, which is
+// answered as accept and not handed to Done. A panic in one of them is logged, counted
+// and answered as accept; the server goes on.
+type Server struct {
+	// Check decides within c.Deadline. Where it does not come back by then, Overload
+	// answers in its place and what Check returns later is dropped.
+	Check func(c Conn, s *policy.Submission) *policy.Decision
+	// Overload decides from memory alone.
+	Overload func(c Conn, s *policy.Submission) *policy.Decision
+	// Malformed makes the decision for a request that could not be understood; Fault for
+	// one whose Check panicked. Both must accept. They may be nil.
+	Malformed func(c Conn, err error) *policy.Decision
+	Fault     func(c Conn, s *policy.Submission) *policy.Decision
+	// Done is called after the answer has left and the connection is closed, with
+	// Took filled in.
+	Done func(d *policy.Decision)
+	// PeerOK tells whether that user may ask: Exim's run-time user. Nil allows nobody.
+	PeerOK func(uid uint32) bool
+
+	Deadline time.Duration // from accept to answer; 0 = DefaultDeadline
+	MaxConns int           // checks at once; 0 = DefaultMaxConns
+	Log      *slog.Logger  // nil = no log
+	Now      func() time.Time
+
+	Stats Stats
+
+	open    atomic.Int64 // connections being served
+	idle    atomic.Int64 // workers waiting for a connection
+	workers sync.WaitGroup
+	buffers sync.Pool
+	brake   logBrake
+}
+
+// Serve accepts and answers until ctx ends, then waits for the answers in flight. It
+// does not close l: with a socket unit the questions that wait in its queue are for the
+// next daemon. The error is nil after ctx has ended.
+func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
+	if s.Deadline == 0 {
+		s.Deadline = DefaultDeadline
+	}
+	if s.MaxConns == 0 {
+		s.MaxConns = DefaultMaxConns
+	}
+	if s.Log == nil {
+		s.Log = slog.New(slog.DiscardHandler)
+	}
+	if s.Now == nil {
+		s.Now = time.Now
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	// A deadline in the past makes every Accept return.
+	stop := context.AfterFunc(ctx, func() { l.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	s.startWorker(ctx, cancel, l)
+	<-ctx.Done()
+	s.workers.Wait()
+	if err := context.Cause(ctx); errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("accept: %w", err)
+	}
+	return nil
+}
+
+func (s *Server) startWorker(ctx context.Context, cancel context.CancelCauseFunc, l *net.UnixListener) {
+	s.idle.Add(1)
+	s.workers.Go(func() { s.work(ctx, cancel, l) })
+}
+
+// work accepts and serves in turn: cheaper than a goroutine for each connection, as
+// the one that was woken by accept also answers. The worker that takes the last idle
+// place starts the next one first, so that a slow check never keeps others waiting.
+func (s *Server) work(ctx context.Context, cancel context.CancelCauseFunc, l *net.UnixListener) {
+	for {
+		conn, err := l.AcceptUnix()
+		if s.idle.Add(-1) == 0 && ctx.Err() == nil {
+			s.startWorker(ctx, cancel, l)
+		}
+		switch {
+		case ctx.Err() != nil && err != nil:
+			return
+		case errors.Is(err, net.ErrClosed):
+			cancel(err)
+			return
+		case err != nil:
+			s.Stats.AcceptErrors.Add(1)
+			s.warn("accept", "cannot accept a question", "err", err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(acceptPause):
+			}
+		default:
+			s.serve(conn)
+		}
+		if s.idle.Add(1) > idleWorkers {
+			s.idle.Add(-1)
+			return
+		}
+	}
+}
+
+// serve answers one connection and closes it.
+func (s *Server) serve(conn *net.UnixConn) {
+	defer conn.Close()
+	accepted := s.Now()
+	s.Stats.Connections.Add(1)
+	open := s.open.Add(1)
+	defer s.open.Add(-1)
+	if open > int64(refuseFactor*s.MaxConns) {
+		s.Stats.Refused.Add(1)
+		s.warn("refused", "too many questions at once: closed, accepted unchecked", "max", refuseFactor*s.MaxConns)
+		return
+	}
+	x := &exchange{server: s, conn: conn, full: open <= int64(s.MaxConns)}
+	x.c.Accepted, x.c.Deadline = accepted, accepted.Add(s.Deadline)
+	timer := time.AfterFunc(s.Deadline, x.expire)
+	defer timer.Stop()
+
+	pid, uid, err := peer(conn)
+	if err != nil || s.PeerOK == nil || !s.PeerOK(uid) {
+		s.Stats.BadPeer.Add(1)
+		s.warn("peer", "question from a user that is not Exim's: closed", "uid", uid, "pid", pid, "err", err)
+		return
+	}
+	x.c.PeerPID, x.c.PeerUID = pid, uid
+	x.run()
+}
+
+// The phases of an exchange. Whoever moves it to answering writes the answer.
+const (
+	reading int32 = iota
+	checking
+	answering
+)
+
+// exchange is one question on its way to the answer.
+type exchange struct {
+	server *Server
+	conn   *net.UnixConn
+	c      Conn
+	full   bool // to be checked in full; otherwise Overload answers
+	phase  atomic.Int32
+	sub    *policy.Submission
+}
+
+func (x *exchange) run() {
+	s := x.server
+	buf := s.buffer()
+	defer s.buffers.Put(buf)
+	request, err := readRequest(x.conn, buf)
+	if err != nil && !errors.Is(err, ErrTooLarge) {
+		s.Stats.TimedOut.Add(1)
+		s.warn("request", "no whole question before the deadline: closed", "err", err)
+		return
+	}
+	if err == nil {
+		x.sub, err = ParseRequest(request)
+	}
+	x.phase.Store(checking)
+	var d *policy.Decision
+	switch {
+	case err != nil:
+		s.Stats.Malformed.Add(1)
+		s.warn("malformed", "question could not be understood: accepted unchecked", "err", err)
+		d = x.guard(func() *policy.Decision { return call(s.Malformed, x.c, err) })
+	case !x.full:
+		s.Stats.Shed.Add(1)
+		d = x.guard(func() *policy.Decision { return call(s.Overload, x.c, x.sub) })
+	default:
+		d = x.guard(func() *policy.Decision { return call(s.Check, x.c, x.sub) })
+	}
+	if x.phase.CompareAndSwap(checking, answering) {
+		x.answer((*buf)[:0], d)
+	}
+}
+
+// expire runs at the deadline, unless the exchange has ended by then.
+func (x *exchange) expire() {
+	if !x.phase.CompareAndSwap(checking, answering) {
+		x.conn.Close() // wakes a read or write that still waits for Exim
+		return
+	}
+	s := x.server
+	s.Stats.Late.Add(1)
+	s.warn("late", "check did not end before the deadline: answered from memory")
+	x.answer(nil, x.guard(func() *policy.Decision {
+		if x.sub == nil {
+			return nil
+		}
+		return call(s.Overload, x.c, x.sub)
+	}))
+}
+
+// answer writes d's answer, closes and hands d on.
+func (x *exchange) answer(buf []byte, d *policy.Decision) {
+	s := x.server
+	a := Answer{Action: policy.Accept}
+	if d != nil {
+		a = Answer{Action: d.Verdict, Ref: d.Ref, Log: d.Log, Text: d.Text}
+	}
+	if _, err := x.conn.Write(AppendAnswer(buf, a)); err != nil {
+		s.Stats.Unsent.Add(1)
+	} else {
+		s.Stats.Answered.Add(1)
+	}
+	x.conn.Close()
+	if d == nil || s.Done == nil {
+		return
+	}
+	d.Took = s.Now().Sub(x.c.Accepted)
+	x.guard(func() *policy.Decision { s.Done(d); return nil })
+}
+
+// guard calls f and keeps a panic to this exchange.
+func (x *exchange) guard(f func() *policy.Decision) (d *policy.Decision) {
+	defer func() {
+		if v := recover(); v != nil {
+			d = x.fault(v)
+		}
+	}()
+	return f()
+}
+
+func (x *exchange) fault(v any) (d *policy.Decision) {
+	s := x.server
+	s.Stats.Panics.Add(1)
+	s.Log.Error("panic while answering a question: accepted unchecked", "err", v, "stack", string(debug.Stack()))
+	defer func() {
+		if recover() != nil {
+			d = nil
+		}
+	}()
+	if x.sub == nil {
+		return nil
+	}
+	return call(s.Fault, x.c, x.sub)
+}
+
+// call calls f where it is set.
+func call[T any](f func(Conn, T) *policy.Decision, c Conn, v T) *policy.Decision {
+	if f == nil {
+		return nil
+	}
+	return f(c, v)
+}
+
+func (s *Server) buffer() *[]byte {
+	if b, ok := s.buffers.Get().(*[]byte); ok {
+		return b
+	}
+	b := make([]byte, smallRequest)
+	return &b
+}
+
+// readRequest reads up to the empty line into *buf, which it makes larger up to
+// [MaxRequest] where the request needs it.
+func readRequest(r io.Reader, buf *[]byte) ([]byte, error) {
+	b, n := *buf, 0
+	for {
+		if n == len(b) {
+			if n >= MaxRequest {
+				return nil, ErrTooLarge
+			}
+			b = append(b, make([]byte, min(len(b), MaxRequest-len(b)))...)
+			*buf = b
+		}
+		m, err := r.Read(b[n:])
+		from := max(n-1, 0)
+		n += m
+		if bytes.Contains(b[from:n], []byte("\n\n")) || n > 0 && b[0] == '\n' {
+			return b[:n], nil
+		}
+		switch {
+		case errors.Is(err, io.EOF) && n > 0:
+			return b[:n], nil
+		case errors.Is(err, net.ErrClosed):
+			return nil, os.ErrDeadlineExceeded
+		case err != nil:
+			return nil, err
+		}
+	}
+}
