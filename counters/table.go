@@ -361,8 +361,8 @@ func (t *Table) Usage(now int64, group string, f func(slot uint16, name string, 
 	}
 }
 
-// Sweep drops what has run out and gives memory back, one shard after another, each for well
-// under a millisecond per ten thousand counters. Call it every few minutes: a counter that is
+// Sweep drops what has run out and gives memory back, one shard after another, each for less
+// than a millisecond per ten thousand counters. Call it every few minutes: a counter that is
 // neither asked nor swept for 100 days of a one-second period would seem to be of the future.
 func (t *Table) Sweep(now int64) {
 	for i := range t.shards {
