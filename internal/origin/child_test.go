@@ -16,10 +16,19 @@ import (
 const (
 	aliceUID = 20001
 	bobUID   = 20002
+	// quickExit spares a test program built with -race the second it waits at its end.
+	quickExit = "GORACE=atexit_sleep_ms=0"
 )
 
-// TestMain makes the test program, run again as another user, do one look-up.
+// TestMain makes the test program, run again as another user, do one look-up, or run
+// other programs as Exim does.
 func TestMain(m *testing.M) {
+	if os.Getenv("ORIGIN_TEST_EXIM") != "" {
+		if err := actAsExim(os.Args[1:]); err != nil {
+			fmt.Println(err)
+		}
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL) // set-uid, it heeds no quickExit
+	}
 	if role := os.Getenv("ORIGIN_TEST_LOOKUP"); role != "" {
 		client, server, _ := strings.Cut(role, " ")
 		uid, inode, err := ClientOwner(netip.MustParseAddrPort(client), netip.MustParseAddrPort(server))
@@ -27,6 +36,34 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	os.Exit(m.Run())
+}
+
+// actAsExim runs the first of programs with the others as its arguments, as alice if
+// it can, as a delivery of Exim's runs the recipient's programs. Without any it is the
+// Exim that a message is submitted to: it takes on its set-uid user, says its process
+// and waits.
+func actAsExim(programs []string) error {
+	if len(programs) == 0 {
+		if err := syscall.Setresuid(os.Geteuid(), os.Geteuid(), os.Geteuid()); err != nil {
+			return err
+		}
+		fmt.Println(os.Getpid())
+		_, err := io.Copy(io.Discard, os.Stdin)
+		return err
+	}
+	cmd := exec.Command(programs[0], programs[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	if os.Getuid() == 0 {
+		if err := syscall.Setresuid(0, 0, 0); err != nil { // the set-uid file made it bob
+			return err
+		}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: aliceUID, Gid: aliceUID}}
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	_ = cmd.Wait() // it ends by a signal
+	return nil
 }
 
 // child is a process of another user that the tests look at.
@@ -47,7 +84,7 @@ type spec struct {
 func start(t *testing.T, s spec) *child {
 	t.Helper()
 	cmd := exec.Command(s.args[0], s.args[1:]...)
-	cmd.Dir, cmd.Env, cmd.Stderr = s.dir, append([]string{"PATH=/usr/bin:/bin"}, s.env...), os.Stderr
+	cmd.Dir, cmd.Env, cmd.Stderr = s.dir, append([]string{"PATH=/usr/bin:/bin", quickExit}, s.env...), os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: s.uid, Gid: s.uid}}
 	stdin, err := cmd.StdinPipe()
 	if err != nil {

@@ -185,8 +185,19 @@ func (s *inspectServer) chain(ctx context.Context, p proc, limit int) answer {
 		a.processes[i].Args, runsExim[i] = m.args, m.exim
 		fill(&a.processes[i], m.env)
 	}
-	a.parentIsExim = len(a.processes) > 1 && runsExim[0] && runsExim[1]
+	a.parentIsExim = delivers(a.processes, runsExim)
 	return a
+}
+
+// delivers reports whether the first process was run by a delivery of Exim's. That the
+// parent runs Exim's program does not prove it: "exim -be '${run{exim -f <> …}}'" gives
+// anybody such a parent, running as himself. A true delivery is a process with the
+// recipient's uid below one that is root's or, where Exim gave up root, has Exim's own
+// uid, which a submitting Exim always has; nobody else can start that pair. Seen with
+// Exim 4.96 for -odi, -odb and queue runs.
+func delivers(chain []policy.Process, runsExim [maxProcesses]bool) bool {
+	return len(chain) > 2 && runsExim[0] && runsExim[1] && runsExim[2] &&
+		(chain[2].UID == 0 || chain[2].UID == chain[0].UID)
 }
 
 func fill(p *policy.Process, env [5]string) {

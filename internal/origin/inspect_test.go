@@ -208,28 +208,37 @@ func TestChainOfAProcessThatHasEndedIsNotFound(t *testing.T) {
 	}
 }
 
-func TestParentIsEximOnlyForTheSameFile(t *testing.T) {
+func TestParentIsEximOnlyForADeliveryOfExims(t *testing.T) {
 	dir := publicDir(t)
-	exim := copyFile(t, "/usr/bin/perl", filepath.Join(dir, "exim4"))
-	other := copyFile(t, "/usr/bin/perl", filepath.Join(dir, "elsewhere", "exim4"))
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	exim := copyFile(t, self, filepath.Join(dir, "exim4"))
+	other := copyFile(t, self, filepath.Join(dir, "elsewhere", "exim4"))
+	if err := errors.Join(os.Chown(exim, bobUID, bobUID), os.Chmod(exim, 0o755|os.ModeSetuid)); err != nil {
+		t.Fatal(err)
+	}
 	i, _ := inspect(t, InspectOptions{Exim: exim})
 	missing, _ := inspect(t, InspectOptions{Exim: filepath.Join(dir, "not-installed")})
-	child := `exec {$ENV{CHILD}} "exim4", "-e", q{$|=1; print "$$\n"; <STDIN>;};`
-	parent := "$|=1; my $p=fork; if (!$p) { " + child + " } waitpid $p,0;"
 	for _, tt := range []struct {
-		name          string
-		i             *Inspector
-		parent, child string
-		want          bool
+		name                       string
+		i                          *Inspector
+		uid                        uint32
+		grandparent, parent, child string
+		want                       bool
 	}{
-		{"Exim run by Exim", i, exim, exim, true},
-		{"Exim run by another program of that name", i, other, exim, false},
-		{"another program run by Exim", i, exim, other, false},
-		{"two programs of the same name", i, other, other, false},
-		{"no Exim installed", missing, exim, exim, false},
+		{"a delivery by root's Exim", i, 0, exim, exim, exim, true},
+		{"a delivery by Exim that gave up root", i, bobUID, exim, exim, exim, true},
+		{"a user's Exim that runs Exim", i, aliceUID, other, exim, exim, false},
+		{"a user's Exim that runs Exim that runs Exim", i, aliceUID, exim, exim, exim, false},
+		{"another program of that name as parent", i, 0, exim, other, exim, false},
+		{"another program of that name above", i, 0, other, exim, exim, false},
+		{"another program run by Exim", i, 0, exim, exim, other, false},
+		{"no Exim installed", missing, 0, exim, exim, exim, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c := start(t, spec{uid: aliceUID, env: []string{"CHILD=" + tt.child}, args: []string{tt.parent, "-e", parent}})
+			c := start(t, spec{uid: tt.uid, env: []string{"ORIGIN_TEST_EXIM=1"}, args: []string{tt.grandparent, tt.parent, tt.child}})
 			chain, got, err := tt.i.Chain(t.Context(), pidOf(t, c))
 			if err != nil || got != tt.want {
 				t.Errorf("got %v, %v; want %v; chain %+v", got, err, tt.want, chain)
@@ -454,6 +463,12 @@ func TestServeInspectEndsWhileSomebodyIsConnected(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = c.Close() }()
+	if _, err := c.Write(appendQuestion(nil, question{kind: askChain, pid: uint32(os.Getpid())})); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readAnswer(c); err != nil {
+		t.Fatal(err)
+	}
 	stop()
 	if _, err := io.ReadAll(c); err != nil {
 		t.Errorf("read after the end: got %v, want the end of the connection", err)

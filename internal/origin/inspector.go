@@ -67,8 +67,9 @@ func (i *Inspector) Err() error {
 }
 
 // Chain returns the process pid and up to six of its parents, nearest first, and
-// whether its parent runs Exim's own program as it does itself. [ErrNotFound] means
-// that the process is gone.
+// whether its parent is a delivery of Exim's: it, its parent and that one's parent run
+// Exim's own program, the last as root or as Exim's user. [ErrNotFound] means that the
+// process is gone.
 //
 // The number may have been given to another process since it was told: [ChainOf]
 // makes sure.

@@ -112,7 +112,7 @@ func TestClientOwnerNeedsNoPrivilege(t *testing.T) {
 	client, server, _ := accept(t, l)
 	for _, to := range []netip.AddrPort{server, netip.MustParseAddrPort("127.0.0.9:" + strconv.Itoa(int(port)))} {
 		cmd := exec.Command(program)
-		cmd.Env = []string{"ORIGIN_TEST_LOOKUP=" + client.String() + " " + to.String()}
+		cmd.Env = []string{quickExit, "ORIGIN_TEST_LOOKUP=" + client.String() + " " + to.String()}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: bobUID, Gid: bobUID}}
 		out, err := cmd.CombinedOutput()
 		if got, want := strings.TrimSpace(string(out)), "20002 20001 true <nil>"; got != want || err != nil {

@@ -117,7 +117,8 @@ func world(t *testing.T) (program string, env []string) {
 		_ = victim.Process.Kill()
 		_ = victim.Wait()
 	})
-	return program, []string{"PATH=/usr/bin:/bin", "PRIVILEGE_TEST_VICTIM=" + strconv.Itoa(victim.Process.Pid),
+	return program, []string{"PATH=/usr/bin:/bin", "GORACE=atexit_sleep_ms=0", // no second of waiting with -race
+		"PRIVILEGE_TEST_VICTIM=" + strconv.Itoa(victim.Process.Pid),
 		"PRIVILEGE_TEST_SPOOL=" + spool, "PRIVILEGE_TEST_SETUID=" + setuid}
 }
 

@@ -1,0 +1,113 @@
+#!/bin/sh
+# install.sh puts osm on a machine with Debian's Exim and takes it away again.
+#
+#   install.sh install   [--dry-run] [--fail-closed] [--bin DIR]
+#   install.sh uninstall [--dry-run] [--purge]
+#   install.sh check
+#   install.sh acl       [--fail-closed]      print the ACL text for an Exim set up by hand
+#
+# It asks Exim before and after, takes back everything it did when a step fails, and can
+# be run again at any time. lib/plan.sh holds how files are changed and given back,
+# lib/exim.sh what Exim is told, lib/system.sh users, programs and units.
+set -eu
+umask 022
+LC_ALL=C
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
+export LC_ALL PATH
+
+here=$(cd "$(dirname "$0")" && pwd)
+state=/var/lib/osm-install # what was there before; root's alone, unlike /var/lib/osm
+
+say() { printf '%s\n' "$*"; }
+warn() { printf 'warning: %s\n' "$*" >&2; }
+refuse() {
+	printf 'install.sh: %s\n' "$*" >&2
+	exit 1
+}
+usage() {
+	sed -n 's/^#   //p' "$0" >&2
+	exit 2
+}
+
+. "$here/lib/plan.sh"
+. "$here/lib/exim.sh"
+. "$here/lib/system.sh"
+
+command=${1:-}
+[ $# -gt 0 ] && shift
+dry_run= fail_closed=no purge= bin=$here/../bin
+while [ $# -gt 0 ]; do
+	case $1 in
+	--dry-run) dry_run=yes ;;
+	--fail-closed) fail_closed=yes ;;
+	--purge) purge=yes ;;
+	--bin)
+		[ $# -gt 1 ] || usage
+		bin=$2
+		shift
+		;;
+	*) usage ;;
+	esac
+	shift
+done
+
+install() {
+	exim_before
+	plan_begin
+	plan_programs
+	plan_system
+	plan_exim
+	if [ -n "$dry_run" ]; then
+		plan_show
+		show_users
+		return
+	fi
+	guard
+	make_users
+	plan_apply
+	start_daemon
+	exim_regenerate
+	exim_after
+	commit
+	exim_reload
+	report
+}
+
+uninstall() {
+	exim_can_change
+	plan_begin
+	plan_exim_out
+	if [ -n "$dry_run" ]; then
+		plan_exim_files_out
+		plan_system_out
+		plan_show
+		return
+	fi
+	guard
+	plan_apply
+	exim_regenerate
+	exim_still_works
+	# Exim no longer names them: now they may go.
+	plan_next
+	plan_exim_files_out
+	plan_system_out
+	plan_apply
+	commit
+	exim_reload
+	system_gone
+	say "osm is out of Exim.$([ -n "$purge" ] || printf ' Kept: /etc/osm and /var/lib/osm (--purge removes them).')"
+}
+
+case $command in
+install | uninstall | check) [ "$(id -u)" = 0 ] || refuse "must be run as root" ;;
+esac
+case $command in
+install | uninstall)
+	exec 9>/run/osm-install.lock
+	flock -n 9 || refuse "another install.sh is running"
+	"$command"
+	;;
+check) check ;;
+acl) acl_text ;;
+*) usage ;;
+esac

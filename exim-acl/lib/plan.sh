@@ -1,0 +1,188 @@
+# plan.sh: how files are changed. First everything that is to be is written into a
+# folder of our own and listed; then it is shown, or put in place, each file at once.
+# What was there is kept until the end of the run, and given back if a step fails.
+# Sourced by install.sh. Paths are our own and hold no blanks.
+
+plan_begin() {
+	work=$(mktemp -d /run/osm-install.XXXXXX)
+	trap 'rm -rf "$work"' EXIT
+	trap 'exit 1' HUP INT TERM
+	mkdir "$work/old"
+	: >"$work/undo"
+	guarded= changes=0 step=0
+	plan_next
+}
+
+# plan_next begins an empty plan; what was done so far can still be taken back.
+plan_next() {
+	step=$((step + 1))
+	new=$work/new$step
+	mkdir "$new"
+	: >"$new.plan"
+}
+
+# want PATH MODE OWNER: PATH is to hold what stands on standard input.
+want() {
+	mkdir -p "$new${1%/*}"
+	cat >"$new$1"
+	printf 'put %s %s %s\n' "$1" "$2" "$3" >>"$new.plan"
+}
+
+# want_once is want for a file that is the operator's as soon as it is there.
+want_once() {
+	[ -e "$1" ] || want "$@"
+}
+
+want_dir() { printf 'dir %s %s %s\n' "$1" "$2" "$3" >>"$new.plan"; }
+want_no() { [ ! -e "$1" ] || printf 'del %s\n' "$1" >>"$new.plan"; }
+want_no_dir() { printf 'rmdir %s\n' "$1" >>"$new.plan"; }
+
+# want_edited PATH: as want, for a file that is not ours: owner and mode stay, and what
+# it was before our first change is kept until uninstall.
+want_edited() {
+	if [ -e "$1" ]; then
+		want "$1" "$(stat -c %a "$1")" "$(stat -c %u:%g "$1")"
+		cmp -s "$1" "$new$1" || printf 'keep %s\n' "$1" >>"$new.keep"
+	else
+		want "$1" 644 root:root
+	fi
+}
+
+kept_path() { printf '%s/%s' "$state" "$(printf '%s' "$1" | tr / %)"; }
+
+same() { # PATH MODE OWNER
+	[ -f "$1" ] && [ ! -L "$1" ] && cmp -s "$1" "$new$1" && [ "$(stat -c '%a %U:%G' "$1")" = "$2 $3" ] ||
+		{ [ -f "$1" ] && cmp -s "$1" "$new$1" && [ "$(stat -c '%a %u:%g' "$1")" = "$2 $3" ]; }
+}
+
+plan_show() {
+	while read -r what path mode owner; do
+		case $what in
+		put)
+			same "$path" "$mode" "$owner" && continue
+			changes=1
+			if [ -e "$path" ]; then old=$path; else old=/dev/null; fi
+			diff -u --label "$old" --label "$path" "$old" "$new$path" || true
+			;;
+		del)
+			changes=1
+			diff -u --label "$path" --label /dev/null "$path" /dev/null || true
+			;;
+		dir) [ -d "$path" ] || say "would make the folder $path ($mode $owner)" ;;
+		rmdir) [ ! -d "$path" ] || say "would remove the folder $path if it is empty" ;;
+		esac
+	done <"$new.plan"
+	[ "$changes" = 1 ] || say "nothing to change"
+}
+
+# guard: from here on a failure takes back what was done.
+guard() {
+	guarded=yes
+	trap 'end $?' EXIT
+	if [ ! -d "$state" ]; then
+		mkdir -m 0700 "$state"
+		printf 'rmtree %s\n' "$state" >>"$work/undo"
+	fi
+}
+
+end() {
+	status=$1
+	trap '' HUP INT TERM
+	set +e
+	if [ -n "$guarded" ]; then
+		take_back
+		printf 'install.sh: failed; everything is as it was before\n' >&2
+		status=1
+	fi
+	rm -rf "$work"
+	exit "$status"
+}
+
+commit() {
+	guarded=
+	trap 'rm -rf "$work"' EXIT
+}
+
+# remember PATH: what is there now can be given back.
+remember() {
+	if [ -e "$1" ] || [ -L "$1" ]; then
+		n=$(wc -l <"$work/undo")
+		cp -a "$1" "$work/old/$n"
+		printf 'restore %s %s\n' "$1" "$n" >>"$work/undo"
+	else
+		printf 'delete %s\n' "$1" >>"$work/undo"
+	fi
+}
+
+# undo_with COMMAND...: how the step that follows is taken back.
+undo_with() { printf 'run %s\n' "$*" >>"$work/undo"; }
+
+take_back() {
+	tac "$work/undo" >"$work/back"
+	while read -r what path rest; do
+		case $what in
+		restore) cp -a "$work/old/$rest" "$path.osm-new" && mv -f "$path.osm-new" "$path" ;;
+		delete) rm -f "$path" ;;
+		rmdir) rmdir "$path" ;;
+		mkdir) mkdir -p "$path" ;;
+		rmtree) rm -rf "$path" ;;
+		run) $path $rest </dev/null >/dev/null 2>&1 || warn "could not take back with: $path $rest" ;;
+		esac
+	done <"$work/back"
+}
+
+plan_apply() {
+	[ ! -e "$new.keep" ] || while read -r _ path; do
+		kept=$(kept_path "$path")
+		[ -e "$kept" ] || {
+			remember "$kept"
+			cp -a "$path" "$kept"
+		}
+	done <"$new.keep"
+	while read -r what path mode owner; do
+		case $what in
+		put) same "$path" "$mode" "$owner" || put "$path" "$mode" "$owner" ;;
+		dir) [ -d "$path" ] || make_dir "$path" "$mode" "$owner" ;;
+		del)
+			remember "$path"
+			rm -f "$path"
+			say "removed $path"
+			;;
+		rmdir) [ ! -d "$path" ] || remove_dir "$path" ;;
+		esac
+	done <"$new.plan"
+}
+
+put() {
+	make_parents "${1%/*}"
+	remember "$1"
+	cat "$new$1" >"$1.osm-new"
+	chown "$3" "$1.osm-new"
+	chmod "$2" "$1.osm-new"
+	mv -f "$1.osm-new" "$1"
+	say "wrote $1"
+	printf '%s\n' "$1" >>"$work/written"
+}
+
+make_parents() {
+	[ -d "$1" ] || {
+		make_parents "${1%/*}"
+		make_dir "$1" 755 root:root
+		printf '%s\n' "$1" >>"$state/folders"
+	}
+}
+
+make_dir() {
+	mkdir "$1"
+	printf 'rmdir %s\n' "$1" >>"$work/undo"
+	chown "$3" "$1"
+	chmod "$2" "$1"
+	say "made $1"
+}
+
+remove_dir() {
+	rmdir "$1" 2>/dev/null || return 0
+	printf 'mkdir %s\n' "$1" >>"$work/undo"
+}
+
+written() { grep -qxF "$1" "$work/written" 2>/dev/null; }

@@ -1,0 +1,177 @@
+# system.sh: users, programs, settings and units. Sourced by install.sh.
+
+programs="osmd osmctl"
+units="osmd.service osm-policy.socket osm-control.socket osm-inspect.service osm-inspect.socket osm-executor.service osm-executor.socket"
+started="osm-policy.socket osm-control.socket osm-inspect.socket osm-executor.socket osmd.service"
+unit_dir=/etc/systemd/system
+man_dir=/usr/local/share/man
+
+has_systemd() { [ -d /run/systemd/system ]; }
+
+plan_programs() {
+	for p in $programs; do
+		[ -x "$bin/$p" ] || refuse "there is no $bin/$p: build it first (make build); nothing was changed"
+		want /usr/local/sbin/$p 755 root:root <"$bin/$p"
+	done
+}
+
+plan_system() {
+	want_dir /etc/osm 755 root:root
+	[ ! -e "$here/../internal/config/osm.toml" ] || want_once /etc/osm/osm.toml 644 root:root <"$here/../internal/config/osm.toml"
+	executor_settings | want_once /etc/osm/executor.toml 644 root:root
+	want_dir /var/lib/osm 750 osm:osm
+	want /etc/logrotate.d/osm 644 root:root <"$here/systemd/osm.logrotate"
+	for page in "$here"/../docs/man/*.[1-9]; do
+		[ ! -e "$page" ] || want "$man_dir/man${page##*.}/${page##*/}" 644 root:root <"$page"
+	done
+	has_systemd || return 0
+	for u in $units; do
+		OSM_EXIMGROUP=$(exim_group) fill "$here/systemd/$u" | want $unit_dir/$u 644 root:root
+	done
+}
+
+executor_settings() {
+	cat <<-'END'
+		# executor.toml: what the part of osm that runs as root may do. It is root's own: nothing
+		# that osmd, its database or a request says can change it.
+	END
+	! has_systemd || cat <<-'END'
+
+		# Deliveries need rights (mailboxes, homes) that the executor's own unit does not have.
+		deliver_prefix = ["/usr/bin/systemd-run", "--quiet", "--collect", "--wait", "--pipe", "--"]
+	END
+}
+
+has_group() { getent group "$1" >/dev/null; }
+has_user() { getent passwd "$1" >/dev/null; }
+
+show_users() {
+	for g in osm osm-admin; do has_group $g || say "would make the group $g"; done
+	has_user osm || say "would make the user osm"
+}
+
+# drop KIND NAME: the group of a user goes with him where it is his own.
+drop() {
+	case $1 in
+	user) ! has_user "$2" || userdel "$2" ;;
+	group) ! has_group "$2" || groupdel "$2" ;;
+	esac
+}
+
+make_users() {
+	for g in osm osm-admin; do
+		has_group $g || {
+			groupadd --system $g
+			undo_with drop group $g
+			printf 'group %s\n' $g >>"$state/users"
+			say "made the group $g"
+		}
+	done
+	has_user osm || {
+		useradd --system --gid osm --home-dir /var/lib/osm --no-create-home --shell /usr/sbin/nologin --comment "osm mail policy" osm
+		undo_with drop user osm
+		printf 'user osm\n' >>"$state/users"
+		say "made the user osm"
+	}
+	case " $(id -nG osm) " in
+	*" $(exim_group) "*) warn "the user osm is in Exim's group: take it out (gpasswd -d osm $(exim_group)), it needs no right of Exim's" ;;
+	esac
+}
+
+# start_daemon: under systemd the sockets stay open while osmd is replaced, so that a
+# question is only delayed.
+start_daemon() {
+	has_systemd || return 0
+	systemctl is-enabled --quiet osmd.service 2>/dev/null || undo_with systemctl disable --now $started
+	systemctl daemon-reload
+	systemctl enable --quiet --now $started
+	! written /usr/local/sbin/osmd || systemctl restart osmd.service
+}
+
+plan_system_out() {
+	if has_systemd && [ -z "$dry_run" ]; then
+		undo_with systemctl enable --now $started
+		systemctl disable --quiet --now $started osm-inspect.service osm-executor.service || true
+	fi
+	for u in $units; do want_no $unit_dir/$u; done
+	for p in $programs; do want_no /usr/local/sbin/$p; done
+	for page in "$here"/../docs/man/*.[1-9]; do
+		want_no "$man_dir/man${page##*.}/${page##*/}"
+	done
+	want_no /etc/logrotate.d/osm
+	if [ -n "$purge" ]; then
+		want_no /etc/osm/osm.toml
+		want_no /etc/osm/executor.toml
+		want_no_dir /etc/osm
+	fi
+	[ ! -e "$state/folders" ] || for d in $(sort -r "$state/folders"); do want_no_dir "$d"; done
+}
+
+# system_gone: what cannot be taken back, after everything else has gone well.
+system_gone() {
+	! has_systemd || systemctl daemon-reload
+	if [ -n "$purge" ]; then
+		rm -rf /var/lib/osm
+		[ ! -e "$state/users" ] || tac "$state/users" | while read -r kind name; do drop "$kind" "$name"; done
+		rm -rf $state
+	else
+		find $state -mindepth 1 ! -name users -delete
+		rmdir $state 2>/dev/null || true
+	fi
+}
+
+report() {
+	timers
+	case $answer in
+	asked) say "Exim asks osmd about every outgoing message, and osmd answers." ;;
+	*) say "Exim asks about every outgoing message; osmd does not answer yet, so all mail passes unchecked." ;;
+	esac
+	if [ -x /usr/sbin/cagefsctl ]; then
+		warn "users in CageFS cannot reach the socket yet, so their mail passes unchecked: add the line /run/osm to /etc/cagefs/cagefs.mp and run cagefsctl --remount-all"
+	fi
+	if ! has_systemd; then
+		say "There is no systemd here. This starts the daemon, as root, in the foreground:"
+		say "osmd -config /etc/osm/osm.toml"
+	fi
+}
+
+# check names each piece that is missing or not as it was installed.
+check() {
+	exim_can_change
+	work=$(mktemp -d /run/osm-install.XXXXXX)
+	trap 'rm -rf "$work"' EXIT
+	bad=0
+	! grep -q 'condition   = yes' $policy 2>/dev/null || fail_closed=yes
+	new=$work/new step=1
+	mkdir "$new"
+	: >"$new.plan"
+	plan_system
+	plan_exim
+	while read -r what path mode owner; do
+		case $what in
+		put) case $path in
+			/etc/osm/*) missing "$path" ;;
+			*) same "$path" "$mode" "$owner" || missing "$path: not as it was installed; run install again" ;;
+			esac ;;
+		dir) [ -d "$path" ] || missing "$path: the folder is not there" ;;
+		esac
+	done <"$new.plan"
+	for p in $programs; do [ -x /usr/local/sbin/$p ] || missing "/usr/local/sbin/$p: the program is not there"; done
+	has_user osm || missing "the user osm"
+	has_group osm-admin || missing "the group osm-admin"
+	[ "$(option acl_not_smtp)" = acl_osm_not_smtp ] || missing "acl_not_smtp is \"$(option acl_not_smtp)\": script mail is not checked"
+	case $(probe_result) in
+	asked) say "Exim asks, osmd answers" ;;
+	down) missing "Exim asks, but osmd does not answer on /run/osm/policy.sock" ;;
+	unreached) warn "Exim takes no test message from 127.0.0.1, so the hook in its DATA ACL could not be tried" ;;
+	*) missing "a test message led to no question: the DATA ACL is not hooked" ;;
+	esac
+	timers
+	[ $bad = 0 ] && say "complete"
+	return $bad
+}
+
+missing() {
+	say "missing: $*"
+	bad=1
+}
