@@ -1,0 +1,550 @@
+package actions
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"osm/counters"
+	"osm/policy"
+	store "osm/sql"
+)
+
+// shop is everything that held mail needs, real: Exim, executor, store, engine.
+type shop struct {
+	t      *testing.T
+	exim   *testExim
+	store  *store.Store
+	engine *policy.Engine
+	client *Executor
+	o      HeldOptions
+	ahead  atomic.Int64 // ms by which both clocks are ahead
+	wall   atomic.Int64 // ms by which the wall clock alone is ahead
+}
+
+// now is the time, moved by the test.
+func (s *shop) now() policy.Moment {
+	now := time.Now().Add(time.Duration(s.ahead.Load()) * time.Millisecond)
+	return policy.Moment{Wall: now.Add(time.Duration(s.wall.Load()) * time.Millisecond).UTC(), Boot: now.UnixMilli()}
+}
+
+func (s *shop) advance(d time.Duration) { s.ahead.Add(d.Milliseconds()) }
+
+// limit is a trigger that freezes.
+func limit(max int64, release policy.Release) policy.Trigger {
+	return policy.Trigger{
+		Name: "account-hour", Watch: policy.WatchAccount, Max: max, Per: time.Hour, Count: policy.Messages,
+		Verdict: policy.Freeze, Release: release, Mode: policy.Enforce,
+	}
+}
+
+func newShop(t *testing.T, trigger policy.Trigger) *shop {
+	t.Helper()
+	s := &shop{t: t, exim: newTestExim(t, ourTimers)}
+	var err error
+	s.store, err = store.Open(t.Context(), store.Options{
+		Path: filepath.Join(t.TempDir(), "osm.db"), Log: slog.New(slog.DiscardHandler), BootID: "test",
+		Now: func() time.Time { return s.now().Wall },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.store.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("store.Run: %v", err)
+		}
+		s.store.Close()
+	})
+	s.engine = policy.NewEngine(counters.New(counters.Options{}), &policy.Rules{Triggers: []policy.Trigger{trigger}})
+	s.engine.SetRefKey(s.store.RefKey())
+	s.client = s.exim.executor(s.exim.options())
+	s.o = HeldOptions{
+		Store: s.store, Engine: s.engine, Executor: s.client, Log: slog.New(slog.DiscardHandler), Now: s.now,
+		ReleaseEvery: time.Millisecond, FreezeToDiscard: true,
+	}
+	return s
+}
+
+// submit sends a message of an account: it is judged, queued by Exim as decided, and the
+// decision is stored if keep is set. The owner's uid is 5 for shop, 6 for any other.
+func (s *shop) submit(account, sender string, keep bool) *policy.Decision {
+	s.t.Helper()
+	sub := &policy.Submission{Protocol: "local", EnvelopeSender: strings.Trim(sender, "<>"), Recipients: 1, Size: 100, Subject: "hello from " + account}
+	d := s.engine.Check(s.now(), sub, policy.Identity{Account: account, Source: policy.SourceScript})
+	uid := uint32(6)
+	if account == "shop" {
+		uid = 5
+	}
+	answer := fmt.Sprintf(`action=%s ref=%s log="" text="" osm=1`, d.Verdict, d.Ref)
+	sub.MessageID = s.exim.send(letter{uid: uid, gid: 60, sender: sender, answer: answer, subject: sub.Subject})
+	if keep && !s.store.Append(d) {
+		s.t.Fatal("the store has no room")
+	}
+	return d
+}
+
+// freeze submits messages until n of the account are held, and returns those.
+func (s *shop) freeze(account string, n int) []*policy.Decision {
+	s.t.Helper()
+	var held []*policy.Decision
+	for len(held) < n {
+		sender := account + "@shop.example"
+		if len(held)%2 == 1 {
+			sender = "<>"
+		}
+		if d := s.submit(account, sender, true); d.Verdict == policy.Freeze {
+			held = append(held, d)
+		}
+	}
+	s.flush()
+	return held
+}
+
+func (s *shop) flush() {
+	s.t.Helper()
+	if err := s.store.Flush(s.t.Context()); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// run runs a register until the returned function is called.
+func (s *shop) run() (h *Held, stop func()) {
+	s.t.Helper()
+	h = NewHeld(s.o)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- h.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			s.t.Errorf("Held.Run: %v", err)
+		}
+	})
+	s.t.Cleanup(stop)
+	return h, stop
+}
+
+// once makes a register do all that is due now.
+func (s *shop) once(h *Held) {
+	s.t.Helper()
+	for range 100 {
+		if h.step(s.t.Context()) > 100*time.Millisecond {
+			break
+		}
+	}
+	if p := h.Status().Problem; p != "" {
+		s.t.Fatalf("problem: %s", p)
+	}
+}
+
+func (s *shop) held(d *policy.Decision) store.Held {
+	s.t.Helper()
+	m, err := s.store.HeldByRef(s.t.Context(), d.Ref)
+	if err != nil {
+		s.t.Fatalf("HeldByRef(%s): %v", d.Ref, err)
+	}
+	return m
+}
+
+func (s *shop) wantState(d *policy.Decision, want store.State, note string) {
+	s.t.Helper()
+	if m := s.held(d); m.State != want.String() || !strings.Contains(m.LastError, note) {
+		s.t.Errorf("message %s is %s by %q (%s), want %s (%s)", d.Ref, m.State, m.By, m.LastError, want, note)
+	}
+}
+
+func TestReleasedOnceAndOnlyOnceByTwoOperatorsAtTheSameTime(t *testing.T) {
+	s := newShop(t, limit(0, policy.Manual))
+	shop, other := s.freeze("shop", 30), s.freeze("other", 2)
+	h, _ := s.run()
+	var wg sync.WaitGroup
+	var total atomic.Int64
+	for _, actor := range []string{"anna", "bert", "anna"} {
+		wg.Go(func() {
+			n, err := h.Release(context.Background(), actor, store.HeldFilter{Account: "shop"})
+			if err != nil {
+				t.Errorf("Release by %s: %v", actor, err)
+			}
+			total.Add(int64(n))
+		})
+	}
+	wg.Wait()
+	if total.Load() != 30 {
+		t.Errorf("three releases at once took %d messages, want each of the 30 once", total.Load())
+	}
+	waitFor(t, "all of shop's mail delivered", func() bool { return len(s.exim.ids()) == 2 })
+	waitFor(t, "all of it written down", func() bool { return s.held(shop[29]).State == "released" && s.held(shop[0]).State == "released" })
+	for _, d := range shop {
+		s.wantState(d, store.StateReleased, "")
+		if n := s.exim.deliveries(d.Submission.MessageID); n != 1 {
+			t.Errorf("message %s was delivered %d times", d.Ref, n)
+		}
+		if by := s.held(d).By; by != "anna" && by != "bert" {
+			t.Errorf("released by %q", by)
+		}
+	}
+	for _, d := range other {
+		s.wantState(d, store.StateHeld, "")
+	}
+}
+
+func TestReleaseKeepsItsPace(t *testing.T) {
+	s := newShop(t, limit(0, policy.Manual))
+	s.o.ReleaseEvery = time.Second
+	s.freeze("shop", 3)
+	h := NewHeld(s.o)
+	if _, err := h.Release(t.Context(), "anna", store.HeldFilter{}); err != nil {
+		t.Fatal(err)
+	}
+	for want := 2; want >= 0; want-- {
+		for range 5 {
+			h.step(t.Context())
+		}
+		waitFor(t, "one delivery", func() bool { return len(s.exim.ids()) <= want })
+		if n := len(s.exim.ids()); n != want {
+			t.Fatalf("%d messages are left, want %d: one a second leaves", n, want)
+		}
+		s.advance(time.Second)
+	}
+}
+
+func TestRestartFinishesWhatWasBegunAndDoesNothingTwice(t *testing.T) {
+	s := newShop(t, limit(0, policy.Manual))
+	held := s.freeze("shop", 4)
+	waiting, delivered, removed, half := held[0], held[1], held[2], held[3]
+	h := NewHeld(s.o)
+	for _, d := range []*policy.Decision{waiting, delivered, half} {
+		if n, err := h.Release(t.Context(), "anna", store.HeldFilter{Ref: d.Ref}); n != 1 || err != nil {
+			t.Fatalf("Release = %d, %v", n, err)
+		}
+	}
+	if n, err := h.Discard(t.Context(), "anna", store.HeldFilter{Ref: removed.Ref}); n != 1 || err != nil {
+		t.Fatalf("Discard = %d, %v", n, err)
+	}
+	// The executor did its work, and the daemon was killed before it wrote that down.
+	if _, err := s.client.Deliver(t.Context(), delivered.Submission.MessageID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.client.Remove(t.Context(), removed.Submission.MessageID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.client.Thaw(t.Context(), half.Submission.MessageID); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the first delivery", func() bool { return s.exim.deliveries(delivered.Submission.MessageID) == 1 })
+
+	s.advance(time.Second)
+	_, stop := s.run()
+	for _, d := range []*policy.Decision{waiting, delivered, half} {
+		waitFor(t, "the release of "+d.Ref, func() bool { return s.held(d).State == "released" })
+	}
+	waitFor(t, "the removal", func() bool { return s.held(removed).State == "discarded" })
+	waitFor(t, "the second delivery", func() bool { return s.exim.deliveries(waiting.Submission.MessageID) == 1 })
+	stop()
+	s.exim.run("-q") // what was thawed leaves with Exim's own queue run
+	for _, d := range []*policy.Decision{waiting, delivered, half} {
+		if n := s.exim.deliveries(d.Submission.MessageID); n != 1 {
+			t.Errorf("delivered %d times, want once", n)
+		}
+	}
+	if n := s.exim.deliveries(removed.Submission.MessageID); n != 0 {
+		t.Errorf("what was discarded was delivered %d times", n)
+	}
+}
+
+func TestDiscardLeavesARecordWithTheHeaders(t *testing.T) {
+	s := newShop(t, limit(0, policy.Manual))
+	held := s.freeze("shop", 3)
+	h := NewHeld(s.o)
+	if n, err := h.Discard(t.Context(), "anna", store.HeldFilter{Account: "shop"}); n != 3 || err != nil {
+		t.Fatalf("Discard = %d, %v", n, err)
+	}
+	s.once(h)
+	for _, d := range held {
+		s.wantState(d, store.StateDiscarded, "")
+		if m := s.held(d); m.By != "anna" {
+			t.Errorf("discarded by %q", m.By)
+		}
+	}
+	if left := s.exim.ids(); len(left) != 0 {
+		t.Errorf("in the queue: %v: Exim made a bounce, or nothing was removed", left)
+	}
+	for _, d := range held {
+		if n := s.exim.deliveries(d.Submission.MessageID); n != 0 {
+			t.Errorf("delivered %d times", n)
+		}
+	}
+	if n, err := h.Release(t.Context(), "bert", store.HeldFilter{Account: "shop"}); n != 0 || err != nil {
+		t.Errorf("Release of discarded mail = %d, %v", n, err)
+	}
+}
+
+func TestWhatVanishesIsWrittenDown(t *testing.T) {
+	s := newShop(t, limit(0, policy.Manual))
+	held := s.freeze("shop", 4)
+	byOwner, byRoot, thawed, stays := held[0], held[1], held[2], held[3]
+	h := NewHeld(s.o)
+
+	cmd := exec.Command("/usr/sbin/exim4", "-Mrm", byOwner.Submission.MessageID)
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 5, Gid: 60}}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("the owner removes his own mail: %v\n%s", err, out)
+	}
+	s.exim.run("-Mrm", byRoot.Submission.MessageID)
+	s.exim.run("-Mt", thawed.Submission.MessageID)
+	s.once(h)
+	s.wantState(byOwner, store.StateHeld, "") // too young to be sure
+	s.advance(2 * time.Minute)
+	s.once(h)
+	s.wantState(byOwner, store.StateGone, "removed by its owner")
+	s.wantState(byRoot, store.StateGone, "by hand")
+	s.wantState(thawed, store.StateGone, "thawed by hand")
+	s.wantState(stays, store.StateHeld, "")
+	audit, _, err := s.store.AuditList(t.Context(), time.Time{}, 10, "")
+	if err != nil || len(audit) != 3 {
+		t.Errorf("audit = %+v, %v; want the three", audit, err)
+	}
+
+	// Frozen again by hand: it is ours again.
+	s.exim.run("-Mf", thawed.Submission.MessageID)
+	s.advance(2 * time.Minute)
+	s.once(h)
+	s.wantState(thawed, store.StateHeld, "frozen again")
+
+	// Removed just before it is released.
+	s.exim.run("-Mrm", stays.Submission.MessageID)
+	if _, err := h.Release(t.Context(), "anna", store.HeldFilter{Ref: stays.Ref}); err != nil {
+		t.Fatal(err)
+	}
+	s.once(h)
+	s.wantState(stays, store.StateGone, "before it was released")
+}
+
+func TestFrozenMailWhoseDecisionWasLostIsFound(t *testing.T) {
+	s := newShop(t, limit(0, policy.Manual))
+	lost := s.submit("shop", "a@b.example", false)
+	s.o.Identify = func(m QueueMessage) policy.Identity {
+		return policy.Identity{Account: "uid-" + m.CallerLogin, Source: policy.SourceScript}
+	}
+	h := NewHeld(s.o)
+	s.once(h)
+	if _, err := s.store.HeldByRef(t.Context(), lost.Ref); err == nil {
+		t.Fatal("entered at once: its decision may still be on its way into the store")
+	}
+	s.advance(2 * time.Minute)
+	s.once(h)
+	s.wantState(lost, store.StateHeld, "")
+	if m := s.held(lost); m.Account != "uid-games" || m.MessageID != lost.Submission.MessageID || m.EnvelopeSender != "a@b.example" {
+		t.Errorf("entered as %+v", m)
+	}
+}
+
+func TestDiscardThatTheACLCouldOnlyFreezeIsRemoved(t *testing.T) {
+	trigger := limit(0, policy.Manual)
+	trigger.Verdict, trigger.ConfirmLoss = policy.Discard, true
+	s := newShop(t, trigger)
+	told, untold := s.submit("shop", "a@b.example", true), s.submit("shop", "a@b.example", true)
+	if told.Verdict != policy.Discard {
+		t.Fatalf("verdict %v", told.Verdict)
+	}
+	s.flush()
+	h := NewHeld(s.o)
+	h.Frozen(told) // of the other the queue was full
+	s.once(h)
+	s.wantState(told, store.StateDiscarded, "")
+	if by := s.held(told).By; by != "trigger account-hour" {
+		t.Errorf("by %q", by)
+	}
+	s.advance(2 * time.Minute)
+	s.once(h)
+	s.wantState(untold, store.StateDiscarded, "")
+	if left := s.exim.ids(); len(left) != 0 {
+		t.Errorf("left in the queue: %v", left)
+	}
+}
+
+func TestWhenFreeDeliversTheWholeBacklogAtTheLimitsPace(t *testing.T) {
+	s := newShop(t, limit(3, policy.WhenFree))
+	shop := s.freeze("shop", 8) // three passed before
+	other := s.freeze("other", 2)
+	h := NewHeld(s.o)
+	left := func() int { return len(s.exim.ids()) }
+	passed := left() - 10
+	s.advance(2 * time.Second)
+	s.once(h)
+	if n := left(); n != 10+passed {
+		t.Fatalf("%d messages are left while the windows are full, want %d", n, 10+passed)
+	}
+	// No more than three of an account in any hour.
+	for hour, want := range []int{5, 2, 0} {
+		s.advance(62 * time.Minute)
+		h.Kick()
+		s.once(h)
+		n := 0
+		for _, d := range shop {
+			if s.held(d).State == "held" {
+				n++
+			}
+		}
+		if n != want {
+			t.Fatalf("after hour %d %d of shop's messages are held, want %d", hour+1, n, want)
+		}
+		if hour == 0 && (s.held(other[0]).State != "released" || s.held(other[1]).State != "released") {
+			t.Error("another account waits for shop")
+		}
+		if s.held(shop[0]).State != "released" {
+			t.Error("the oldest did not leave first")
+		}
+	}
+	waitFor(t, "the deliveries", func() bool { return left() == passed })
+	for _, d := range append(shop, other...) {
+		s.wantState(d, store.StateReleased, "")
+		if n := s.exim.deliveries(d.Submission.MessageID); n != 1 {
+			t.Errorf("delivered %d times", n)
+		}
+	}
+}
+
+func TestWhenFreeWaitsForTheEndOfAHoldAndWakesByItself(t *testing.T) {
+	s := newShop(t, limit(1, policy.WhenFree))
+	d := s.freeze("shop", 1)[0]
+	rules := *s.engine.Rules()
+	held := rules
+	held.Holds = []policy.Hold{{ID: 1, Scope: policy.ScopeAccount, Account: "shop"}}
+	s.engine.SetRules(&held)
+	h := NewHeld(s.o)
+	s.advance(2 * time.Hour)
+	s.once(h)
+	s.wantState(d, store.StateHeld, "")
+	s.engine.SetRules(&rules)
+	h.Kick()
+	s.once(h)
+	s.wantState(d, store.StateReleased, "")
+}
+
+func TestExpiryRemovesWithoutABounceAndNotAfterAStepOfTheClock(t *testing.T) {
+	s := newShop(t, limit(0, policy.Manual))
+	held := s.freeze("shop", 2)
+	h := NewHeld(s.o)
+	s.once(h)
+	s.wall.Store((40 * 24 * time.Hour).Milliseconds())
+	s.advance(2 * time.Minute)
+	s.once(h)
+	s.wantState(held[0], store.StateHeld, "")
+	s.wall.Store(0)
+	s.advance(2 * time.Minute)
+	s.once(h)
+	for range 31 {
+		s.advance(24 * time.Hour)
+		s.once(h)
+	}
+	for _, d := range held {
+		s.wantState(d, store.StateExpired, "")
+	}
+	if left := s.exim.ids(); len(left) != 0 {
+		t.Errorf("left in the queue: %v", left)
+	}
+}
+
+func TestExecutorAwayDelaysAndLosesNothing(t *testing.T) {
+	s := newShop(t, limit(1, policy.WhenFree))
+	held := s.freeze("shop", 3)
+	good := s.o.Executor
+	s.o.Executor = NewExecutor(filepath.Join(t.TempDir(), "nobody.sock"))
+	h := NewHeld(s.o)
+	s.advance(2 * time.Hour)
+	for range 5 {
+		h.step(t.Context())
+		s.advance(failPause)
+	}
+	if p := h.Status().Problem; p == "" {
+		t.Error("the executor is away, and the status says nothing")
+	}
+	n := 0
+	for _, d := range held {
+		if s.held(d).State == "releasing" {
+			n++
+		}
+	}
+	if n != 1 {
+		t.Errorf("%d messages were counted out while nothing could leave, want one", n)
+	}
+	h.o.Executor = good
+	s.advance(failPause)
+	s.once(h)
+	waitFor(t, "the delivery", func() bool { return s.exim.deliveries(held[0].Submission.MessageID) == 1 })
+	s.wantState(held[0], store.StateReleased, "")
+}
+
+func TestHeldTotalsReachTheEngine(t *testing.T) {
+	s := newShop(t, limit(0, policy.Manual))
+	rules := *s.engine.Rules()
+	rules.Settings.HeldMaxMessages = 2
+	s.engine.SetRules(&rules)
+	s.freeze("shop", 2)
+	h := NewHeld(s.o)
+	s.once(h)
+	if d := s.engine.Check(s.now(), &policy.Submission{Recipients: 1}, policy.Identity{Account: "shop"}); d.Reason != policy.ReasonHeldFull {
+		t.Errorf("reason %v with two of two held", d.Reason)
+	}
+	if _, err := h.Discard(t.Context(), "anna", store.HeldFilter{}); err != nil {
+		t.Fatal(err)
+	}
+	s.once(h)
+	s.advance(totalsEvery)
+	s.once(h)
+	if d := s.engine.Check(s.now(), &policy.Submission{Recipients: 1}, policy.Identity{Account: "shop"}); d.Reason == policy.ReasonHeldFull {
+		t.Errorf("reason %v after the held mail was discarded", d.Reason)
+	}
+}
+
+func TestFiveThousandHeldMessagesAreComparedAndListedInUnderASecond(t *testing.T) {
+	s := newShop(t, limit(0, policy.Manual))
+	first := s.freeze("shop", 1)[0]
+	var refs []string
+	for i := range 4999 {
+		sub := &policy.Submission{MessageID: fmt.Sprintf("%s-%06d-%02d", first.Submission.MessageID[:6], i+1, (i+1)%60), Protocol: "local", Recipients: 1, Size: 100}
+		d := s.engine.Check(s.now(), sub, policy.Identity{Account: fmt.Sprintf("acc%d", i%50), Source: policy.SourceScript})
+		s.store.Append(d)
+		refs = append(refs, d.Ref)
+	}
+	s.flush()
+	s.exim.copies(first.Submission.MessageID, first.Ref, refs)
+	s.advance(2 * time.Minute)
+	h := NewHeld(s.o)
+	began := time.Now()
+	if err := h.reconcile(t.Context(), s.now()); err != nil {
+		t.Fatal(err)
+	}
+	compared := time.Since(began)
+	began = time.Now()
+	n, f := 0, store.HeldFilter{Limit: 1000}
+	for {
+		list, next, err := s.store.HeldList(t.Context(), f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n += len(list)
+		if f.After = next; next == "" {
+			break
+		}
+	}
+	listed := time.Since(began)
+	t.Logf("5,000 held: compared with the queue in %v, listed from the register in %v", compared, listed)
+	if n != 5000 || compared > time.Second || listed > time.Second {
+		t.Errorf("%d held messages: compared in %v, listed in %v; want 5000, each under a second", n, compared, listed)
+	}
+}

@@ -1,0 +1,338 @@
+package actions
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"osm/policy"
+	store "osm/sql"
+)
+
+// maxAdd bounds how many unknown frozen messages one comparison enters into the register;
+// the rest follow with the next.
+const maxAdd = 1000
+
+// registered is what a comparison needs of a message in the register.
+type registered struct {
+	ref    string
+	heldAt time.Time
+	state  store.State
+	seen   bool
+}
+
+// reconcileDue compares the register with the queue. What people do to the queue by hand,
+// and what an owner removes of his own, is noticed here and written down.
+func (h *Held) reconcileDue(ctx context.Context, now policy.Moment) (int64, error) {
+	if now.Boot < h.reconcileAt {
+		return h.reconcileAt, nil
+	}
+	if err := h.reconcile(ctx, now); err != nil {
+		return 0, err
+	}
+	if err := h.expire(ctx, now); err != nil {
+		return 0, err
+	}
+	h.reconcileAt = now.Boot + h.o.ReconcileEvery.Milliseconds()
+	return h.reconcileAt, nil
+}
+
+func (h *Held) reconcile(ctx context.Context, now policy.Moment) error {
+	register, err := h.registered(ctx)
+	if err != nil {
+		return err
+	}
+	var thawed []string
+	var unknown []QueueMessage
+	skipped, err := h.o.Executor.QueueList(ctx, func(m QueueMessage) error {
+		r := register[m.MessageID]
+		switch {
+		case r != nil:
+			r.seen = true
+			if !m.Frozen() && r.state == store.StateHeld {
+				thawed = append(thawed, m.MessageID)
+			}
+		case m.Frozen() && now.Wall.Sub(m.FrozenSince) >= settle && len(unknown) < maxAdd:
+			unknown = append(unknown, m)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, id := range thawed {
+		if err := h.vanished(ctx, register[id].ref, id, "thawed by hand"); err != nil {
+			return err
+		}
+	}
+	for i := range unknown {
+		if err := h.enter(ctx, now, &unknown[i]); err != nil {
+			return err
+		}
+	}
+	for id, r := range register {
+		if r.seen || r.state != store.StateHeld || now.Wall.Sub(r.heldAt) < settle {
+			continue // what is being released or discarded is settled by its own attempt
+		}
+		if err := h.missing(ctx, id, r.ref); err != nil {
+			return err
+		}
+	}
+	h.totalsSoon()
+	h.note(func(s *HeldStatus) { s.ReconciledAt, s.Skipped = now.Wall, skipped })
+	return nil
+}
+
+// registered reads all messages that should be in the queue, by message id.
+func (h *Held) registered(ctx context.Context) (map[string]*registered, error) {
+	register := map[string]*registered{}
+	f := store.HeldFilter{Limit: 1000}
+	for {
+		list, next, err := h.o.Store.HeldList(ctx, f)
+		if err != nil {
+			return nil, err
+		}
+		for i := range list {
+			state, _ := store.ParseState(list[i].State)
+			register[list[i].MessageID] = &registered{ref: list[i].Ref, heldAt: list[i].HeldAt.Time, state: state}
+		}
+		if next == "" {
+			return register, nil
+		}
+		f.After = next
+	}
+}
+
+// missing deals with a message that the list of the queue did not show. Its own file is
+// asked for by name before it is believed: a file that could not be read is not gone.
+func (h *Held) missing(ctx context.Context, id, ref string) error {
+	_, err := h.o.Executor.QueueHeaders(ctx, id)
+	var e *ExecutorError
+	if errors.As(err, &e) && e.Gone {
+		return h.vanished(ctx, ref, id, "removed or delivered by hand, or removed by its owner")
+	}
+	if errors.As(err, &e) || err == nil {
+		return nil
+	}
+	return err
+}
+
+// vanished writes down that a held message left without us.
+func (h *Held) vanished(ctx context.Context, ref, id, how string) error {
+	moved, err := h.o.Store.SetHeldState(ctx, ref, store.StateHeld, store.StateGone, bySomebody, how)
+	if err != nil || !moved {
+		return err
+	}
+	h.totalsSoon()
+	if err := h.auditGone(ctx, ref, id, how); err != nil {
+		return err
+	}
+	h.o.Log.Warn("held message left the queue without osm: "+how, "message_id", id, "ref", ref)
+	return nil
+}
+
+// auditGone leaves a line in the audit: a person took it, though not through us.
+func (h *Held) auditGone(ctx context.Context, ref, id, how string) error {
+	return h.o.Store.AddAudit(ctx, store.Audit{ActorUID: -1, User: bySomebody, Role: "exim", What: "held message gone", Target: ref + " " + id, Old: "held", New: how})
+}
+
+// enter puts a frozen message that the register does not know into it: its decision was
+// lost in a crash, or somebody froze it again by hand.
+func (h *Held) enter(ctx context.Context, now policy.Moment, m *QueueMessage) error {
+	known, err := h.o.Store.HeldByRef(ctx, m.Ref)
+	switch {
+	case err == nil && known.MessageID != m.MessageID:
+		h.o.Log.Warn("two messages in the queue bear one reference: the second is not in the register", "ref", m.Ref, "message_id", m.MessageID)
+		return nil
+	case err == nil:
+		state, _ := store.ParseState(known.State)
+		if state <= store.StateDiscarding {
+			return nil // entered since the comparison began
+		}
+		_, err = h.o.Store.SetHeldState(ctx, m.Ref, state, store.StateHeld, bySomebody, "frozen again by hand")
+		return err
+	case !errors.Is(err, store.ErrNotFound):
+		return err
+	}
+	d, err := h.decisionOf(ctx, now, m)
+	if err != nil || d == nil {
+		return err
+	}
+	h.totalsSoon()
+	h.o.Log.Warn("frozen message found that was not in the register", "message_id", m.MessageID, "ref", m.Ref, "account", d.Identity.Account)
+	return h.add(ctx, d, m.Action == "discard")
+}
+
+// add enters a message into the register, and marks it for removal where Exim froze what
+// was to be discarded.
+func (h *Held) add(ctx context.Context, d *policy.Decision, discard bool) error {
+	if err := h.o.Store.AddHeld(ctx, d); err != nil || !discard || !h.o.FreezeToDiscard {
+		return err
+	}
+	by := "trigger " + d.Trigger
+	if d.Trigger == "" {
+		by = fmt.Sprintf("hold %d", d.HoldID)
+	}
+	_, err := h.o.Store.SetHeldState(ctx, policy.RefOf(d.Seq, h.o.Store.RefKey()), store.StateHeld, store.StateDiscarding, by, "")
+	return err
+}
+
+// decisionOf makes the decision anew that froze a message: from the store if it is there,
+// else from what Exim knows.
+func (h *Held) decisionOf(ctx context.Context, now policy.Moment, m *QueueMessage) (*policy.Decision, error) {
+	seq, ok := policy.SeqOf(m.Ref, h.o.Store.RefKey())
+	if !ok {
+		return nil, nil // no reference of ours: forged, or of another installation
+	}
+	d := &policy.Decision{
+		Seq: seq, Ref: m.Ref, At: policy.Moment{Wall: m.FrozenSince, Boot: now.Boot - now.Wall.Sub(m.FrozenSince).Milliseconds()},
+		Verdict: policy.Freeze, Identity: policy.Identity{Account: policy.AccountUnknown, SubKey: fmt.Sprintf("uid %d", m.CallerUID)},
+		Submission: &policy.Submission{MessageID: m.MessageID, CallerUID: m.CallerUID, Size: m.Size, Recipients: m.Recipients, EnvelopeSender: m.EnvelopeSender},
+	}
+	stored, err := h.o.Store.DecisionBySeq(ctx, seq)
+	switch {
+	case err == nil && stored.MessageID == m.MessageID:
+		source, _ := policy.ParseSource(stored.Source)
+		d.Identity = policy.Identity{Account: stored.Account, Mailbox: stored.Mailbox, Source: source, SubKey: stored.SubKey, Basis: stored.Basis}
+		d.Trigger, d.HoldID, d.EventID, d.Submission.Subject = stored.Trigger, stored.HoldID, stored.EventID, stored.Subject
+		d.SubjectKey = stored.SubjectKey
+	case err != nil && !errors.Is(err, store.ErrNotFound):
+		return nil, err
+	case h.o.Identify != nil:
+		if id := h.o.Identify(*m); id.Account != "" {
+			d.Identity = id
+		}
+	}
+	return d, nil
+}
+
+// takeDiscards enters what Exim froze because it could not discard it.
+func (h *Held) takeDiscards(ctx context.Context) error {
+	for {
+		select {
+		case d := <-h.todo:
+			if err := h.add(ctx, d, true); err != nil {
+				return err // it stays frozen: the next comparison finds it
+			}
+		default:
+			return nil
+		}
+	}
+}
+
+// expire marks what was held longer than held_keep for removal. When the wall clock was
+// set, a day must pass before anything is too old by it: a wrong date must not empty the
+// queue.
+func (h *Held) expire(ctx context.Context, now policy.Moment) error {
+	was := h.clock
+	h.clock = now
+	stepped := now.Wall.Sub(was.Wall) - time.Duration(now.Boot-was.Boot)*time.Millisecond
+	if was.Boot != 0 && stepped.Abs() > time.Hour {
+		h.expireAt = now.Boot + (24 * time.Hour).Milliseconds()
+		h.o.Log.Error("the wall clock was set: nothing expires for a day", "per", stepped.Round(time.Second))
+	}
+	if now.Boot < h.expireAt {
+		return nil
+	}
+	_, err := h.mark(ctx, byKeep, store.HeldFilter{Before: now.Wall.Add(-h.o.Keep)}, store.StateDiscarding)
+	return err
+}
+
+// keepHeaders writes the headers of messages down that are about to be removed: what is
+// removed can be explained afterwards.
+func (h *Held) keepHeaders(ctx context.Context, now policy.Moment, list []store.Held) error {
+	for i := range list {
+		m := &list[i]
+		if !ValidMessageID(m.MessageID) || m.Attempts > 0 || h.tried[m.Seq] {
+			continue
+		}
+		headers, err := h.o.Executor.QueueHeaders(ctx, m.MessageID)
+		var refused *ExecutorError
+		if errors.As(err, &refused) && refused.Gone {
+			continue
+		}
+		if err != nil {
+			headers = "could not be read: " + err.Error()
+		}
+		_, err = h.o.Store.PutAction(ctx, store.Action{
+			At: store.Time{Time: now.Wall}, Name: "keep-headers", Target: m.Account + " " + m.Ref + " " + m.MessageID, State: "done",
+			Outcome: cut(strings.ReplaceAll(strings.TrimSpace(headers), "\n", " ¶ "), 4000),
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+const (
+	totalsEvery = 5 * time.Second // at most so often
+	timersEvery = 10 * time.Minute
+)
+
+// totalsSoon has them added up when the last time is long enough ago.
+func (h *Held) totalsSoon() {
+	if h.totalsAt == 0 {
+		h.totalsAt = max(h.totalsDone+totalsEvery.Milliseconds(), 1)
+	}
+}
+
+// totalsDue tells the engine how much each account has in the queue, after something has
+// changed: beyond its share (held_max) nothing more is frozen for it.
+func (h *Held) totalsDue(ctx context.Context, now policy.Moment) (int64, error) {
+	if h.totalsAt == 0 || now.Boot < h.totalsAt {
+		return h.totalsAt, nil
+	}
+	totals, err := h.o.Store.HeldTotals(ctx)
+	if err != nil {
+		return 0, err
+	}
+	has := make(map[string]bool, len(totals))
+	for _, t := range totals {
+		has[t.Account] = true
+		h.o.Engine.HeldChanged(t.Account, t.Messages, t.Bytes)
+	}
+	for account := range h.known {
+		if !has[account] {
+			h.o.Engine.HeldChanged(account, 0, 0)
+		}
+	}
+	h.known, h.totalsAt, h.totalsDone = has, 0, now.Boot
+	return 0, nil
+}
+
+// timersDue looks whether Exim's own timers would free or bounce held mail before us.
+func (h *Held) timersDue(ctx context.Context, now policy.Moment) (int64, error) {
+	if now.Boot < h.timersAt {
+		return h.timersAt, nil
+	}
+	var alarms []string
+	if h.enforces() {
+		options, err := h.o.Executor.EximOptions(ctx)
+		if err != nil {
+			return 0, err
+		}
+		alarms = TimerAlarms(options, h.o.Keep)
+	}
+	h.timersAt = now.Boot + timersEvery.Milliseconds()
+	h.note(func(s *HeldStatus) { s.Alarms = alarms })
+	return h.timersAt, nil
+}
+
+// enforces reports whether any trigger may freeze mail.
+func (h *Held) enforces() bool {
+	r := h.o.Engine.Rules()
+	for i := range r.Triggers {
+		if r.Triggers[i].Mode == policy.Enforce {
+			return true
+		}
+	}
+	for i := range r.Overrides {
+		if m := r.Overrides[i].Mode; m != nil && *m == policy.Enforce {
+			return true
+		}
+	}
+	return len(r.Holds) > 0
+}

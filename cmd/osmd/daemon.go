@@ -1,0 +1,241 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"osm/actions"
+	"osm/counters"
+	eximacl "osm/exim-acl"
+	"osm/internal/config"
+	"osm/internal/control"
+	"osm/internal/metrics"
+	"osm/internal/origin"
+	"osm/internal/panel"
+	"osm/internal/privilege"
+	"osm/internal/systemd"
+	"osm/policy"
+	store "osm/sql"
+)
+
+// daemon is the running whole: what each part needs of the others.
+type daemon struct {
+	cfg     config.Config
+	o       options
+	log     *slog.Logger
+	clock   func() policy.Moment
+	started time.Time
+	sockets map[string]*net.UnixListener
+
+	settings settings
+	alarms   *alarms
+	metrics  *metrics.Set
+	store    *store.Store
+	table    *counters.Table
+	engine   *policy.Engine
+	panel    *panel.Watcher
+	flow     *flow
+	server   *eximacl.Server
+	snaps    *snapshots
+	service  *control.Service
+	children *children
+
+	tracker  *policy.Tracker
+	planner  *policy.HoldPlanner
+	planned  chan policy.EventChange // new events that wait for their actions
+	executor *actions.Executor
+	held     *actions.Held
+	runner   *actions.Runner
+
+	executorProblem atomic.Pointer[string]
+	watched         map[string]watched // by keepHouse alone
+
+	life       *life
+	background sync.WaitGroup // ends with stopping
+	stopping   context.Context
+}
+
+// serve runs the daemon, unprivileged, until it is told to stop.
+func serve(cfg config.Config, o options, sockets map[string]*net.UnixListener, log *slog.Logger) error {
+	if err := privilege.Seal(); err != nil {
+		return fmt.Errorf("%w\n(osmd reads what strangers wrote and must not be root: start it as root, or by its systemd unit, and it becomes %s)", err, cfg.Server.User)
+	}
+	for _, name := range []string{policySocket, controlSocket} {
+		if sockets[name] == nil {
+			return fmt.Errorf("the %s socket was not handed over: systemd needs osm-%s.socket", name, name)
+		}
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	d := &daemon{
+		cfg: cfg, o: o, log: log, clock: origin.Clock(), sockets: sockets, life: newLife(),
+		stopping: ctx, watched: map[string]watched{}, planned: make(chan policy.EventChange, maxPlanned), children: watchChildren(),
+	}
+	d.started = d.clock().Wall
+	d.alarms = newAlarms(log, d.wall)
+	err := d.build(ctx)
+	if err == nil {
+		err = d.run(ctx, hup)
+	}
+	notify(log, systemd.Stopping)
+	stop()
+	errs := append([]error{err}, d.life.stop()...)
+	d.background.Wait()
+	if d.store != nil {
+		errs = append(errs, d.store.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// build makes the parts; nothing is asked or answered yet.
+func (d *daemon) build(ctx context.Context) error {
+	var err error
+	d.metrics = metrics.New()
+	d.store, err = store.Open(ctx, store.Options{
+		Path: d.cfg.Store.Path, Log: d.log, Now: d.wall, BootID: origin.BootID(),
+		KeepDecisions: d.cfg.Store.KeepDecisions, KeepEvents: d.cfg.Store.KeepEvents,
+	})
+	if err != nil {
+		return err
+	}
+	d.table = counters.New(counters.Options{PerGroup: int(d.cfg.Limits.DistinctPerAccount)})
+	d.table.SetSeq(d.store.MaxSeq())
+	d.settings.cfg.Store(&d.cfg)
+	d.settings.loadedAt.Store(d.started.UnixMilli())
+	rules, err := d.rules(ctx, d.cfg)
+	if err != nil { // what the file says holds until the database can be read
+		d.log.Error("limits, exemptions and holds of the database are not in force", "err", err)
+		d.alarms.raise("settings", err.Error())
+	}
+	d.engine = policy.NewEngine(d.table, rules)
+	d.engine.SetRefKey(d.store.RefKey())
+	d.panel = panel.New(panel.Options{
+		Maps: mapsDir(d.cfg), Source: d.cfg.Accounts.Source, Domains: d.cfg.Accounts.Domains,
+		SharedUsers: d.cfg.Accounts.SharedUsers, MinUID: uint32(d.cfg.Accounts.MinUID),
+		EximUser: d.cfg.Exim.User, Now: d.wall, Log: d.log.With("component", "panel"),
+	})
+	d.flow = &flow{
+		clock: d.clock, engine: d.engine, panel: d.panel, diag: origin.NewDiag(),
+		inspector: origin.NewInspector(d.cfg.Server.InspectSocket), metrics: d.metrics, log: d.log,
+		record: d.record, opened: make(chan struct{}), pending: make(chan pending, maxPending),
+	}
+	d.snaps = &snapshots{path: filepath.Join(filepath.Dir(d.cfg.Store.Path), "counters.snapshot"),
+		table: d.table, engine: d.engine, clock: d.clock}
+	if err := d.buildActions(); err != nil {
+		return err
+	}
+	if err := d.newService(); err != nil {
+		return err
+	}
+	if err := d.registerMetrics(); err != nil {
+		return err
+	}
+	return d.newServer()
+}
+
+func (d *daemon) wall() time.Time { return d.clock().Wall }
+
+func (d *daemon) newServer() error {
+	exim, err := privilege.LookupUser(d.cfg.Exim.User)
+	if err != nil {
+		return fmt.Errorf("exim.user: %w", err)
+	}
+	d.server = &eximacl.Server{
+		Check: d.flow.check, Overload: d.flow.overload, Malformed: d.flow.malformed, Fault: d.flow.fault,
+		Done: d.flow.done, PeerOK: func(uid uint32) bool { return uid == uint32(exim.UID) },
+		Deadline: d.cfg.Exim.Deadline, MaxConns: int(d.cfg.Exim.MaxConnections), Log: d.log.With("component", "eximacl"),
+	}
+	return nil
+}
+
+// buildActions makes what follows after the answer.
+func (d *daemon) buildActions() error {
+	d.executor = actions.NewExecutor(d.cfg.Server.ExecutorSocket)
+	d.planner = policy.NewHoldPlanner()
+	d.held = actions.NewHeld(actions.HeldOptions{
+		Store: d.store, Engine: d.engine, Executor: d.executor, Log: d.log.With("component", "held"), Now: d.clock,
+		Keep: d.cfg.Held.Keep, ReleaseEvery: d.cfg.Held.ReleaseRate.Per / time.Duration(d.cfg.Held.ReleaseRate.N),
+		FreezeToDiscard: true, Identify: d.ownerOf,
+	})
+	d.runner = actions.NewRunner(actions.RunnerOptions{Store: d.store, Log: d.log.With("component", "actions"), Now: d.clock, Changed: d.changed})
+	return d.buildTracker()
+}
+
+// buildTracker takes over the events that were open when the daemon last stopped.
+func (d *daemon) buildTracker() error {
+	ctx, cancel := context.WithTimeout(d.stopping, reading)
+	defer cancel()
+	var last atomic.Int64
+	next, err := d.store.NextEventID(ctx)
+	if err != nil { // numbers of a database that cannot be read must not come again
+		next = d.wall().UnixMilli()
+	}
+	last.Store(next - 1)
+	d.tracker = policy.NewTracker(func() int64 { return last.Add(1) }, 0)
+	open, err := d.store.OpenEvents(ctx)
+	if err != nil {
+		d.log.Error("open events could not be read: their senders will be reported again", "err", err)
+		return nil
+	}
+	d.tracker.Restore(open, d.clock())
+	return nil
+}
+
+// ownerOf finds the owner of a frozen message whose decision was lost in a crash, by what
+// Exim wrote down.
+func (d *daemon) ownerOf(m actions.QueueMessage) policy.Identity {
+	s := &policy.Submission{
+		MessageID: m.MessageID, CallerUID: m.CallerUID, AuthenticatedID: m.AuthenticatedID, Authenticator: m.Authenticator,
+		Ident: m.CallerLogin, EnvelopeSender: m.EnvelopeSender, Recipients: m.Recipients, Size: m.Size,
+	}
+	if ip, err := netip.ParseAddr(m.ClientIP); err == nil {
+		s.ClientIP = ip
+	}
+	return policy.Identify(s, &policy.Origin{}, d.panel.Map())
+}
+
+// run starts the parts in the order in which they need each other and waits for the end.
+// Questions are taken from the start: until the counters are back they wait, at most up
+// to their deadline.
+func (d *daemon) run(ctx context.Context, hup <-chan os.Signal) error {
+	d.life.start("store", d.store.Run)
+	d.life.start("panel", d.panel.Run)
+	d.life.start("policy", func(ctx context.Context) error { return d.server.Serve(ctx, d.sockets[policySocket]) })
+	d.restore(ctx)
+	d.life.start("counters", func(ctx context.Context) error {
+		return d.snaps.run(ctx, func(err error) { d.alarms.setErr("counters", err) })
+	})
+	d.life.start("held", d.held.Run)
+	d.life.start("actions", d.act)
+	d.flow.open()
+	d.life.start("house", d.keepHouse)
+	d.life.start("control", d.control)
+	d.log.Info("ready", "version", version, "accounts", d.panel.Status().Accounts)
+	notify(d.log, systemd.Ready)
+	for {
+		select {
+		case <-ctx.Done():
+			d.log.Info("stopping")
+			return nil
+		case err := <-d.life.ended:
+			return err
+		case <-hup:
+			if _, err := d.reload(ctx); err != nil {
+				d.log.Error("configuration not reloaded, the old settings hold", "err", err)
+			}
+		}
+	}
+}

@@ -1,0 +1,43 @@
+package main
+
+import "errors"
+
+// registerMetrics adds the figures that are asked for at each scrape.
+func (d *daemon) registerMetrics() error {
+	var errs []error
+	gauge := func(name, help string, f func() float64) {
+		errs = append(errs, d.metrics.RegisterGaugeFunc("osm_"+name, help, f))
+	}
+	counter := func(name, help string, f func() float64) {
+		errs = append(errs, d.metrics.RegisterCounterFunc("osm_"+name, help, f))
+	}
+	gauge("store_queue", "Decisions that wait to be stored.", func() float64 { return float64(d.store.Health().Queued) })
+	gauge("store_ok", "1 while the database can be written.", func() float64 { return one(d.store.Health().OK) })
+	gauge("store_bytes", "Size of the database file.", func() float64 { return float64(d.store.Health().DBBytes) })
+	gauge("store_log_bytes", "Size of the write-ahead log.", func() float64 { return float64(d.store.Health().LogBytes) })
+	counter("store_written_total", "Decisions stored.", func() float64 { return float64(d.store.Health().Written) })
+	counter("store_dropped_total", "Decisions that found no room to wait and were not stored.", func() float64 { return float64(d.store.Health().Dropped) })
+	gauge("counters_keys", "Counters in memory.", func() float64 { return float64(d.table.Stats().Keys) })
+	gauge("counters_bytes", "Memory of the counters.", func() float64 { return float64(d.table.Stats().Bytes) })
+	counter("counters_evictions_total", "Subjects and directories that gave way to new ones of the same account.", func() float64 { return float64(d.table.Stats().Evictions) })
+	gauge("accounts_age_seconds", "Age of the last whole look at the account maps.", func() float64 {
+		return d.wall().Sub(d.panel.Status().CheckedAt).Seconds()
+	})
+	gauge("accounts", "Accounts of the panel.", func() float64 { return float64(d.panel.Status().Accounts) })
+	gauge("events_open", "Triggers and keys that are over.", func() float64 {
+		open, _ := d.tracker.Open()
+		return float64(open)
+	})
+	gauge("holds", "Standing holds.", func() float64 { return float64(len(d.engine.Rules().Holds)) })
+	gauge("actions_queue", "New events that wait for their actions.", func() float64 { return float64(len(d.planned)) })
+	gauge("alarms", "Alarms that stand.", func() float64 { return float64(len(d.alarms.list())) })
+	gauge("ready", "1 once the counters are back.", func() float64 { return one(d.flow.ready.Load()) })
+	return errors.Join(errs...)
+}
+
+func one(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

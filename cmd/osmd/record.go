@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"osm/actions"
+	"osm/policy"
+)
+
+// record writes a decision down, after its answer. It never blocks: what finds no room is
+// counted by whoever had none.
+func (d *daemon) record(dec *policy.Decision) {
+	if !d.o.withoutStore {
+		d.store.Append(dec)
+	}
+	d.service.Publish(dec)
+	if dec.Verdict == policy.Freeze || dec.Verdict == policy.Discard {
+		d.held.Frozen(dec)
+	}
+	d.follow(d.tracker.Add(dec), dec)
+}
+
+// follow hands changed events to the store and new ones to the actions.
+func (d *daemon) follow(changes []policy.EventChange, dec *policy.Decision) {
+	for _, c := range changes {
+		var seq uint64
+		if dec != nil {
+			seq = dec.Seq
+		}
+		d.store.AppendEvent(c.Event, seq)
+		if !c.New {
+			continue
+		}
+		select {
+		case d.planned <- c:
+		default:
+			d.alarms.raise("actions", "too many events at once: the actions of some were left out")
+		}
+	}
+}
+
+// maxPlanned is how many new events may wait for their actions.
+const maxPlanned = 4096
+
+// act carries out what follows when a trigger goes over, one event after the other.
+func (d *daemon) act(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case c := <-d.planned:
+			steps := actions.Plan(c, d.engine.Rules(), d.planner, d.clock())
+			if err := d.runner.Run(ctx, c.Event, steps); err != nil {
+				d.log.Error("an action failed", "event", c.Event.ID, "account", c.Event.Account, "trigger", c.Event.Trigger, "err", err)
+				d.alarms.raise("actions", fmt.Sprintf("event %d: %v", c.Event.ID, err))
+			}
+		}
+	}
+}
+
+// houseEvery is how often the daemon looks after itself.
+const houseEvery = time.Second
+
+// keepHouse ends events whose sender has been below for a whole period, looks for what is
+// wrong, and tells systemd that the daemon is alive.
+func (d *daemon) keepHouse(ctx context.Context) error {
+	tick := time.NewTicker(houseEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			d.follow(d.tracker.Close(d.clock()), nil)
+			d.endHolds(ctx)
+			d.look()
+			d.alive()
+		}
+	}
+}
+
+// endHolds takes holds whose time is over out of the rules, so that when-free mail of
+// theirs goes on.
+func (d *daemon) endHolds(ctx context.Context) {
+	now := d.clock().Wall
+	for _, h := range d.engine.Rules().Holds {
+		if h.Until.IsZero() || now.Before(h.Until) {
+			continue
+		}
+		if err := d.store.EndHold(ctx, h.ID, "its time"); err != nil {
+			d.log.Warn("a hold that is over could not be closed in the database", "hold", h.ID, "err", err)
+			return
+		}
+		if err := d.changed(ctx); err != nil {
+			d.log.Warn("rules were not made again after the end of a hold", "err", err)
+		}
+		d.held.Kick()
+		return // the next one a second later: the list has changed
+	}
+}

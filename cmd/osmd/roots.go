@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"osm/actions"
+	"osm/internal/config"
+	"osm/internal/origin"
+	"osm/internal/privilege"
+	"osm/internal/systemd"
+)
+
+// inspect is "osmd inspect": it answers the daemon's questions about processes, and
+// keeps copies of the account maps that only root may read.
+func inspect(configPath string) error {
+	cfg, log, l, err := rootPart(configPath, inspectSocket)
+	if err != nil {
+		return err
+	}
+	id, err := lookupIDs(cfg)
+	if err != nil {
+		return err
+	}
+	ctx, stop := untilDaemonEnds()
+	defer stop()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		return origin.ServeInspect(ctx, l, origin.InspectOptions{UID: uint32(id.osm.UID), Exim: cfg.Exim.Binary, Log: log})
+	})
+	g.Go(func() error {
+		err := origin.ExportMaps(ctx, origin.ExportOptions{Sources: origin.CPanelMaps(), Users: "/var/cpanel/users",
+			Dir: mapsDir(cfg), GID: id.osmGID, Log: log})
+		if err != nil { // the answers about processes do not depend on it
+			log.Error("cannot export the account maps", "err", err)
+		}
+		return nil
+	})
+	notify(log, systemd.Ready)
+	return g.Wait()
+}
+
+// execute is "osmd executor": it runs a fixed list of commands for the daemon.
+func execute(configPath, executorPath string) error {
+	_, log, l, err := rootPart(configPath, executorSocket)
+	if err != nil {
+		return err
+	}
+	o, err := executorOptions(executorPath, log)
+	if err != nil {
+		return err
+	}
+	ctx, stop := untilDaemonEnds()
+	defer stop()
+	notify(log, systemd.Ready)
+	return actions.ServeExecutor(ctx, l, o)
+}
+
+func executorOptions(path string, log *slog.Logger) (actions.ExecutorOptions, error) {
+	e, err := config.LoadExecutor(path)
+	if err != nil {
+		return actions.ExecutorOptions{}, err
+	}
+	peer, err := privilege.LookupUser(e.PeerUser)
+	if err != nil {
+		return actions.ExecutorOptions{}, fmt.Errorf("peer_user in %q: %w", path, err)
+	}
+	exim, err := privilege.LookupUser(e.EximUser)
+	if err != nil {
+		return actions.ExecutorOptions{}, fmt.Errorf("exim_user in %q: %w", path, err)
+	}
+	return actions.ExecutorOptions{
+		PeerUIDs: []uint32{uint32(peer.UID)}, EximUID: uint32(exim.UID), SpoolDir: e.EximSpool, Exim: e.EximBinary,
+		DeliverPrefix: e.DeliverPrefix, CommandLimit: e.CommandLimit, DeliverLimit: e.DeliverLimit,
+		DeliverGrace: e.DeliverGrace, DeliverAtOnce: int(e.DeliverAtOnce), IDsPerSecond: int(e.IDsPerSecond),
+		MaxConns: int(e.MaxConns), Log: log, Now: time.Now,
+	}, nil
+}
+
+// rootPart is what the two have in common: configuration, log and their one socket.
+func rootPart(configPath, name string) (config.Config, *slog.Logger, *net.UnixListener, error) {
+	cfg, err := config.Load(configPath)
+	if err != nil {
+		return cfg, nil, nil, err
+	}
+	log, err := newLog(cfg.Log, os.Stderr)
+	if err != nil {
+		return cfg, nil, nil, err
+	}
+	log = log.With("component", name)
+	slog.SetDefault(log)
+	sockets, err := systemd.Listeners()
+	if err != nil {
+		return cfg, nil, nil, fmt.Errorf("take over the socket: %w", err)
+	}
+	l := sockets[name]
+	if l == nil {
+		return cfg, nil, nil, fmt.Errorf("osmd %s was not handed its socket: it is started by osmd itself, or by systemd's osm-%s.socket", name, name)
+	}
+	return cfg, log, l, nil
+}
+
+func mapsDir(cfg config.Config) string { return filepath.Join(cfg.Server.RunDir, "maps") }
+
+// untilDaemonEnds is a context that ends with SIGTERM, or when the daemon that started
+// us is gone, however it went: the pipe whose other end it holds has then ended.
+func untilDaemonEnds() (context.Context, context.CancelFunc) {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	fd, err := strconv.Atoi(os.Getenv(lifelineEnv))
+	if err != nil {
+		return ctx, stop // started by systemd
+	}
+	go func() { // ends with the process
+		_, _ = io.Copy(io.Discard, os.NewFile(uintptr(fd), "lifeline"))
+		stop()
+	}()
+	return ctx, stop
+}
+
+// notify tells systemd; a failure costs nothing but its view of us.
+func notify(log *slog.Logger, states ...string) {
+	if _, err := systemd.Notify(states...); err != nil {
+		log.Warn("cannot notify systemd", "err", err)
+	}
+}

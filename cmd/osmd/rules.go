@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"osm/internal/config"
+	"osm/policy"
+)
+
+// reading bounds what is read from the database for a change of the rules.
+const reading = 5 * time.Second
+
+// settings are the rules' two sources. The file is what the operator wrote, the database
+// what was set by osmctl or on the page; together they make the rules, which are built
+// whole and swapped whole.
+type settings struct {
+	mu       sync.Mutex // one change at a time
+	cfg      atomic.Pointer[config.Config]
+	loadedAt atomic.Int64           // Unix milliseconds
+	problem  atomic.Pointer[string] // of the last reload
+}
+
+func (s *settings) config() config.Config { return *s.cfg.Load() }
+
+func (s *settings) lastProblem() string {
+	if p := s.problem.Load(); p != nil {
+		return *p
+	}
+	return ""
+}
+
+// rules joins the file's rules with the database's. A row that no longer fits (its trigger
+// is gone from the file) is left out and reported; it comes back with its trigger.
+func (d *daemon) rules(ctx context.Context, cfg config.Config) (*policy.Rules, error) {
+	ctx, cancel := context.WithTimeout(ctx, reading)
+	defer cancel()
+	r := cfg.Rules()
+	overrides, err := d.store.Overrides(ctx)
+	if err != nil {
+		return r, fmt.Errorf("read limits: %w", err)
+	}
+	exemptions, err := d.store.Exemptions(ctx)
+	if err != nil {
+		return r, fmt.Errorf("read exemptions: %w", err)
+	}
+	holds, err := d.store.Holds(ctx)
+	if err != nil {
+		return r, fmt.Errorf("read holds: %w", err)
+	}
+	var odd []string
+	for i := range overrides {
+		if m := policy.ValidateOverride(&overrides[i], r.Triggers); len(m) > 0 {
+			odd = append(odd, fmt.Sprintf("limit %d: %v", overrides[i].ID, m))
+			continue
+		}
+		r.Overrides = append(r.Overrides, overrides[i])
+	}
+	for i := range exemptions {
+		e := exemptions[i].Exemption
+		if m := policy.ValidateExemption(&e, r.Triggers); len(m) > 0 {
+			odd = append(odd, fmt.Sprintf("exemption %d: %v", e.ID, m))
+			continue
+		}
+		r.Exemptions = append(r.Exemptions, e)
+	}
+	r.Holds = holds
+	d.alarms.set("settings", strings.Join(odd, "; "))
+	return r, nil
+}
+
+// changed makes the rules again after a change in the database or in the file. Where the
+// database cannot be read, the rules in force stay.
+func (d *daemon) changed(ctx context.Context) error {
+	d.settings.mu.Lock()
+	defer d.settings.mu.Unlock()
+	return d.swap(ctx, d.settings.config())
+}
+
+// swap puts new rules in force and fills the counters of triggers that are new. The caller
+// holds the settings' lock.
+func (d *daemon) swap(ctx context.Context, cfg config.Config) error {
+	r, err := d.rules(ctx, cfg)
+	if err != nil {
+		return fmt.Errorf("make the rules: %w", err)
+	}
+	refill := d.engine.SetRules(r)
+	if len(refill) == 0 || !d.flow.ready.Load() {
+		return nil
+	}
+	d.log.Info("filling the counters of changed triggers", "trigger", strings.Join(refill, " "))
+	d.background.Go(func() { // what was sent before; meanwhile the trigger counts what comes
+		if !d.written(d.stopping) {
+			d.log.Warn("the latest decisions may be missing in the counters of changed triggers")
+		}
+		if _, err := d.refill(d.stopping, refill); err != nil {
+			d.log.Error("counters of changed triggers are not full", "err", err)
+		}
+	})
+	return nil
+}
+
+// reload reads the file again. With a mistake in it nothing changes.
+func (d *daemon) reload(ctx context.Context) (string, error) {
+	cfg, err := config.Load(d.o.config)
+	if err != nil {
+		text := err.Error()
+		d.settings.problem.Store(&text)
+		d.alarms.raise("config", "the file was refused at the last reload, the old settings hold: "+text)
+		return "", err
+	}
+	d.settings.mu.Lock()
+	defer d.settings.mu.Unlock()
+	old := d.settings.config()
+	if err := d.swap(ctx, cfg); err != nil {
+		return "", err
+	}
+	d.settings.cfg.Store(&cfg)
+	d.settings.loadedAt.Store(d.clock().Wall.UnixMilli())
+	d.settings.problem.Store(nil)
+	d.alarms.clear("config")
+	d.store.SetRetention(cfg.Store.KeepDecisions, cfg.Store.KeepEvents)
+	d.panel.Reload()
+	d.log.Info("configuration reloaded")
+	return restartNeeded(old, cfg), nil
+}
+
+// restartNeeded names what changes only at the next start.
+func restartNeeded(old, now config.Config) string {
+	var parts []string
+	add := func(differs bool, name string) {
+		if differs {
+			parts = append(parts, name)
+		}
+	}
+	add(old.Server != now.Server, "[server]")
+	add(old.Exim != now.Exim, "[exim]")
+	add(old.Accounts.Source != now.Accounts.Source || old.Accounts.MinUID != now.Accounts.MinUID ||
+		fmt.Sprint(old.Accounts.SharedUsers, old.Accounts.Domains) != fmt.Sprint(now.Accounts.SharedUsers, now.Accounts.Domains), "[accounts]")
+	add(old.Store.Path != now.Store.Path, "store.path")
+	add(old.Held.Keep != now.Held.Keep || old.Held.ReleaseRate != now.Held.ReleaseRate, "[held] keep and release_rate")
+	add(old.Limits != now.Limits, "[limits]")
+	add(old.Log != now.Log, "[log]")
+	if len(parts) == 0 {
+		return ""
+	}
+	return "changed in " + strings.Join(parts, ", ") + ": in force at the next start"
+}
+
+// written waits until what waits to be stored now is stored; false if that takes long.
+func (d *daemon) written(ctx context.Context) bool {
+	h := d.store.Health()
+	want := h.Written + uint64(h.Queued)
+	ctx, cancel := context.WithTimeout(ctx, reading)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if h = d.store.Health(); h.Written+h.Dropped >= want {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-tick.C:
+		}
+	}
+}

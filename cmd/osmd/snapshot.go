@@ -1,0 +1,99 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"osm/counters"
+	"osm/internal/origin"
+	"osm/policy"
+)
+
+// snapshotEvery is how often the counters are written down: what a start has to replay
+// is what was decided since.
+const snapshotEvery = 10 * time.Second
+
+// snapshots keeps the counters in a file beside the database.
+type snapshots struct {
+	path   string
+	table  *counters.Table
+	engine *policy.Engine
+	clock  func() policy.Moment
+}
+
+func (s *snapshots) header() counters.Header {
+	now := s.clock()
+	return counters.Header{WallMs: now.Wall.UnixMilli(), BootMs: now.Boot, BootID: origin.BootID(), Slots: s.engine.Slots()}
+}
+
+// write replaces the file by the counters as they are now.
+func (s *snapshots) write() error {
+	f, err := os.CreateTemp(filepath.Dir(s.path), filepath.Base(s.path)+".new-*")
+	if err != nil {
+		return fmt.Errorf("write counters: %w", err)
+	}
+	defer os.Remove(f.Name()) // after the rename there is nothing of that name
+	w := bufio.NewWriterSize(f, 256<<10)
+	err = s.table.WriteSnapshot(w, s.header())
+	if err == nil {
+		err = w.Flush()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), s.path)
+	}
+	if err != nil {
+		return fmt.Errorf("write counters to %q: %w", s.path, err)
+	}
+	return nil
+}
+
+// restored is what a start found.
+type restored struct {
+	after   uint64   // decisions with a greater number are to be replayed …
+	missing []string // … and all that are young enough for these triggers
+	whole   bool     // there was no snapshot to build on
+}
+
+// read brings the counters back. A snapshot that is missing or broken is no error of the
+// start: the decisions are replayed instead, which takes longer.
+func (s *snapshots) read() (restored, error) {
+	f, err := os.Open(s.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return restored{whole: true}, nil
+	}
+	if err != nil {
+		return restored{whole: true}, fmt.Errorf("read counters: %w", err)
+	}
+	defer f.Close()
+	h, after, err := s.table.ReadSnapshot(bufio.NewReaderSize(f, 256<<10), s.header(), s.engine.Slot)
+	if err != nil {
+		return restored{whole: true}, fmt.Errorf("read counters from %q: %w", s.path, err)
+	}
+	return restored{after: after, missing: s.engine.Missing(h.Slots)}, nil
+}
+
+// run writes the counters regularly and once more at the end; it also lets go of what
+// has run out.
+func (s *snapshots) run(ctx context.Context, report func(error)) error {
+	tick := time.NewTicker(snapshotEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			report(s.write())
+			return nil
+		case <-tick.C:
+			s.table.Sweep(s.clock().Boot)
+			report(s.write())
+		}
+	}
+}

@@ -1,0 +1,239 @@
+package control
+
+import (
+	"time"
+
+	store "osm/sql"
+)
+
+// Decision is one message that was decided about.
+type Decision = store.Decision
+
+// Event is a trigger that went over for one key. Its evidence says what its messages
+// have in common.
+type Event = store.Event
+
+// HeldMessage is one message that waits frozen in Exim's queue, or did.
+type HeldMessage struct {
+	store.Held
+	Headers string `json:"headers,omitempty"` // only of one message, while it is in the queue
+}
+
+// EventFilter says which events are wanted; what is empty does not matter.
+type EventFilter struct {
+	Since    time.Time
+	Account  string
+	Trigger  string
+	OpenOnly bool
+}
+
+// Usage is one counter and what it allows.
+type Usage struct {
+	Trigger string `json:"trigger"`
+	Watch   string `json:"watch"`
+	Key     string `json:"key"`
+	Mode    string `json:"mode"`
+	Used    int64  `json:"used"`
+	Max     int64  `json:"max"`
+	Per     Period `json:"per"`
+	Count   string `json:"count"`
+	FreeAt  Time   `json:"free_at"` // null: there is room now
+	Origin  string `json:"origin"`  // where max was set
+}
+
+// Top is one sender among those who sent most.
+type Top = store.Sender
+
+// Step is one rule that was looked at on the way to a decision.
+type Step struct {
+	Rule    string `json:"rule"`
+	Key     string `json:"key,omitempty"`
+	Outcome string `json:"outcome"`
+	Text    string `json:"text"`
+}
+
+// Explanation is everything that is to be said about one message.
+type Explanation struct {
+	Decision *Decision    `json:"decision"`
+	Event    *Event       `json:"event"`
+	Usage    []Usage      `json:"usage"`
+	Held     *HeldMessage `json:"held"`
+	Why      string       `json:"why"`     // rule, count, limit and on what grounds, in words
+	Next     string       `json:"next"`    // what happens now, in words
+	Command  string       `json:"command"` // the one command that settles it
+	// FilledBy are messages that used the limit up.
+	FilledBy []Decision `json:"filled_by"`
+	// Steps are the rules looked at, for a described message.
+	Steps []Step `json:"steps,omitempty"`
+	// Described: nothing was sent, this would happen.
+	Described bool `json:"described,omitempty"`
+}
+
+// Describe is a message that somebody asks about without sending it.
+type Describe struct {
+	Account    string   `json:"account"`
+	Mailbox    string   `json:"mailbox"`
+	Source     string   `json:"source"`
+	ClientIP   string   `json:"client_ip"`
+	Directory  string   `json:"working_directory"`
+	Subject    string   `json:"subject"`
+	Recipients []string `json:"recipients"`
+	// Count is the number of recipients where no addresses are given; 0 = 1.
+	Count int `json:"recipients_count"`
+}
+
+// Hold is a standing freeze (or discard) of one sender.
+type Hold struct {
+	ID      int64  `json:"id"`
+	Scope   string `json:"scope"`
+	Account string `json:"account"`
+	Value   string `json:"value"` // mailbox, directory or Subject; "" for the account
+	Verdict string `json:"verdict"`
+	Release string `json:"release"`
+	Trigger string `json:"trigger"` // that put it; "" = by hand
+	EventID int64  `json:"event_id"`
+	Until   Time   `json:"until"` // null = until released
+	By      string `json:"by"`
+	At      Time   `json:"at"`
+	Reason  string `json:"reason"`
+}
+
+// Limit is a change of one trigger, or all, for the server, a reseller, a package, an
+// account or a mailbox. What is null is inherited.
+type Limit struct {
+	ID      int64         `json:"id"`
+	Level   string        `json:"level"`
+	Name    string        `json:"name"`
+	Trigger string        `json:"trigger"` // "" = all
+	Max     *int64        `json:"max,omitempty"`
+	Per     *Period       `json:"per,omitempty"` // server level only
+	Verdict *string       `json:"verdict,omitempty"`
+	Release *string       `json:"release,omitempty"`
+	Mode    *string       `json:"mode,omitempty"`
+	Actions *[]LimitEntry `json:"actions,omitempty"`
+	Until   Time          `json:"until"`
+	Where   string        `json:"where"` // file or database
+	By      string        `json:"by"`
+	At      Time          `json:"at"`
+	Reason  string        `json:"reason"`
+}
+
+// LimitEntry is one action of a limit: a name, and for a hold how long it stands.
+type LimitEntry struct {
+	Name string `json:"name"`
+	For  Period `json:"for,omitempty"`
+}
+
+// Exemption lifts triggers for what it matches, up to a ceiling.
+type Exemption struct {
+	ID      int64  `json:"id"`
+	Scope   string `json:"scope"`
+	Account string `json:"account"`
+	Value   string `json:"value"`
+	Trigger string `json:"trigger"`
+	Ceiling int64  `json:"ceiling"` // 0 = no limit at all
+	Until   Time   `json:"until"`
+	Where   string `json:"where"`
+	By      string `json:"by"`
+	At      Time   `json:"at"`
+	Reason  string `json:"reason"`
+	Hits    int64  `json:"hits"` // messages it let pass since the daemon started
+}
+
+// Selection names held messages: by reference or message id, or by what they have in
+// common. At least one field must be set.
+type Selection struct {
+	Refs      []string `json:"refs,omitempty"`
+	Account   string   `json:"account,omitempty"`
+	Mailbox   string   `json:"mailbox,omitempty"`
+	Directory string   `json:"working_directory,omitempty"`
+	Subject   string   `json:"subject,omitempty"`
+	Trigger   string   `json:"trigger,omitempty"`
+	State     string   `json:"state,omitempty"`
+}
+
+// Settle is a request to release or discard held messages.
+type Settle struct {
+	Selection
+	// Expect is how many messages the caller means; another number changes nothing.
+	// Null: any number.
+	Expect *int   `json:"expect,omitempty"`
+	DryRun bool   `json:"dry_run,omitempty"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// Settled is what came of it.
+type Settled struct {
+	Matched int    `json:"matched"`
+	Changed int    `json:"changed"` // 0 in a dry run
+	Text    string `json:"text"`    // what happens now
+}
+
+// Check is one thing that was looked at: by doctor, or in a status.
+type Check struct {
+	Name string `json:"name"`
+	OK   bool   `json:"ok"`
+	// Skipped: it could not be looked at from here; Text says why.
+	Skipped bool   `json:"skipped,omitempty"`
+	Text    string `json:"text"`           // what was found
+	Hint    string `json:"hint,omitempty"` // what to do when it is not ok
+}
+
+// Alarm is something that a person must act on.
+type Alarm struct {
+	At    Time   `json:"at"`
+	Name  string `json:"name"` // one word, the same as long as it is the same alarm
+	Text  string `json:"text"`
+	Count int64  `json:"count,omitempty"`
+}
+
+// Part is how one part of the daemon is doing.
+type Part struct {
+	OK    bool   `json:"ok"`
+	Text  string `json:"text"` // one line for people
+	Since Time   `json:"since"`
+}
+
+// Status is the whole daemon on one page.
+type Status struct {
+	Version   string `json:"version"`
+	StartedAt Time   `json:"started_at"`
+	Config    struct {
+		Path     string `json:"path"`
+		Checking bool   `json:"checking"`
+		LoadedAt Time   `json:"loaded_at"`
+		// Error is what was wrong with the file when it was last read; the settings before
+		// it are in force.
+		Error    string `json:"error,omitempty"`
+		Triggers struct {
+			Enforcing int `json:"enforcing"`
+			Observing int `json:"observing"`
+			Off       int `json:"off"`
+		} `json:"triggers"`
+	} `json:"config"`
+	Exim     Part `json:"exim"`
+	Store    Part `json:"store"`
+	Monitor  Part `json:"monitor"`
+	Inspect  Part `json:"inspect"`
+	Executor Part `json:"executor"`
+	Accounts struct {
+		Part
+		Panel    string `json:"panel"`
+		Accounts int    `json:"accounts"`
+		Domains  int    `json:"domains"`
+		LoadedAt Time   `json:"loaded_at"`
+	} `json:"accounts"`
+	Checks    uint64 `json:"checks"` // questions answered since the start
+	Shed      uint64 `json:"shed"`
+	Unchecked uint64 `json:"unchecked"`
+	Held      struct {
+		Messages int64 `json:"messages"`
+		Bytes    int64 `json:"bytes"`
+	} `json:"held"`
+	Holds      int     `json:"holds"`
+	OpenEvents int     `json:"open_events"`
+	Alarms     []Alarm `json:"alarms"`
+}
+
+// AuditEntry is one change that somebody made.
+type AuditEntry = store.Audit

@@ -1,0 +1,121 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"strings"
+	"time"
+
+	"osm/actions"
+	"osm/policy"
+	store "osm/sql"
+)
+
+// shownFilling is how many of the messages that filled a limit are shown.
+const shownFilling = 20
+
+// Explain says why a message was decided as it was, by its reference or Exim's message
+// id; a message id that a person copied with Exim's log around it is found too.
+func (s *Service) Explain(ctx context.Context, a Actor, ref string) (Explanation, error) {
+	d, err := s.decision(ctx, ref)
+	if err != nil {
+		return Explanation{}, err
+	}
+	if err := s.mayAccount(a, d.Account); err != nil {
+		return Explanation{}, err
+	}
+	x := Explanation{Decision: &d, Usage: []Usage{}, FilledBy: []Decision{}}
+	now := s.o.Clock()
+	id := s.identityOf(&d)
+	sub := &policy.Submission{Subject: d.Subject, Recipients: int(d.Recipients), Size: d.Size, CallerUID: -1, RecipientsCut: true}
+	if id.ClientIP.IsValid() {
+		sub.ClientIP = id.ClientIP
+	}
+	_, usage := s.o.Engine.Try(now, sub, id)
+	x.Usage = usageRows(usage)
+	if x.Held, err = s.heldOf(ctx, &d); err != nil {
+		return Explanation{}, err
+	}
+	st := s.story(&x)
+	if st.hold, st.standing, err = s.holdOf(ctx, &d); err != nil {
+		return Explanation{}, err
+	}
+	if x.Event, err = s.eventOf(ctx, &d, st.over); err != nil {
+		return Explanation{}, err
+	}
+	if st.over != nil {
+		if x.FilledBy, err = s.filledBy(ctx, &d, st.over, d.At.Time); err != nil {
+			return Explanation{}, err
+		}
+	}
+	x.Why, x.Next, x.Command = st.why(), st.next(), st.command()
+	return x, nil
+}
+
+// story begins to tell of an explanation's decision.
+func (s *Service) story(x *Explanation) *story {
+	cfg := s.o.Config()
+	st := &story{d: x.Decision, over: decider(x.Decision), held: x.Held, usage: x.Usage, keep: cfg.Held.Keep, now: s.o.Clock().Wall, zone: s.o.Zone}
+	return st
+}
+
+// decider is the trigger that decided a message, or would have.
+func decider(d *Decision) *store.Over {
+	for i := range d.Over {
+		if d.Over[i].Trigger == d.Trigger {
+			return &d.Over[i]
+		}
+	}
+	if d.Verdict == policy.Accept.String() && d.Would != "" && d.Would != d.Verdict && len(d.Over) > 0 {
+		for i := range d.Over { // the first that would have said so
+			if d.Over[i].Verdict == d.Would {
+				return &d.Over[i]
+			}
+		}
+		return &d.Over[0]
+	}
+	return nil
+}
+
+// decision finds a stored decision by what people have in hand.
+func (s *Service) decision(ctx context.Context, ref string) (Decision, error) {
+	const hint = "a decision is stored within a second and kept for store.keep_decisions; references have 8 characters, message ids 16 or 23"
+	ref = strings.Trim(strings.TrimSpace(ref), "<>()[]\"',;")
+	ref = strings.TrimPrefix(ref, "ref=")
+	var d Decision
+	var err error
+	switch {
+	case actions.ValidMessageID(ref):
+		d, err = s.o.Store.DecisionByMessageID(ctx, ref)
+	case len(ref) > 0 && len(ref) <= 16:
+		d, err = s.o.Store.DecisionByRef(ctx, strings.ToLower(ref))
+	default:
+		return d, badRequest("%.80q is neither a reference (8 letters and digits) nor a message id of Exim", ref)
+	}
+	return d, found(err, hint, "no message is known as %.40q", ref)
+}
+
+// filledBy lists the messages that were in the window of the limit that decided.
+func (s *Service) filledBy(ctx context.Context, d *Decision, o *store.Over, at time.Time) ([]Decision, error) {
+	watch, ok := policy.ParseWatch(o.Watch)
+	if !ok {
+		return []Decision{}, nil
+	}
+	k := store.Filled{Watch: watch, Account: d.Account, Mailbox: d.Mailbox, Directory: d.WorkingDirectory, SubjectKey: d.SubjectKey}
+	if watch == policy.WatchDirectory {
+		k.Account, _, _ = strings.Cut(o.Key, " ")
+	}
+	if ip, err := netip.ParseAddr(d.ClientIP); err == nil {
+		source, _ := policy.ParseSource(d.Source)
+		k.ClientIP, k.IPClass = ip, s.ipClass(d, source, ip)
+	}
+	list, err := s.o.Store.MessagesThatFilled(ctx, k, at.Add(-time.Duration(o.Per)), at, shownFilling)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return []Decision{}, nil // the explanation is worth more than its evidence
+	}
+	if list == nil {
+		list = []Decision{}
+	}
+	return list, found(err, "", "no messages")
+}

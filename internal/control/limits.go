@@ -1,0 +1,362 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"osm/policy"
+)
+
+// Limits lists what is set for the server, resellers, packages, accounts and mailboxes:
+// those of the file first, then those of the database.
+func (s *Service) Limits(ctx context.Context, a Actor, level, name string, p Page) (List[Limit], error) {
+	stored, err := s.o.Store.Overrides(ctx)
+	if err != nil {
+		return List[Limit]{}, found(err, "", "no limits")
+	}
+	cfg := s.o.Config()
+	var out []Limit
+	for _, o := range slices.Concat(cfg.Overrides, stored) {
+		if (level == "" || level == o.Level.String()) && (name == "" || name == o.Name) && s.mayOverride(a, &o) {
+			out = append(out, limitRow(&o))
+		}
+	}
+	return numbered(out, p)
+}
+
+func limitRow(o *policy.Override) Limit {
+	l := Limit{ID: o.ID, Level: o.Level.String(), Name: o.Name, Trigger: o.Trigger, Max: o.Max, Until: Time{Time: o.Until},
+		Where: orNothing(o.Provenance.Where, "file"), By: o.Provenance.By, At: Time{Time: o.Provenance.At}, Reason: o.Provenance.Reason}
+	if o.Per != nil {
+		per := Period(*o.Per)
+		l.Per = &per
+	}
+	l.Verdict, l.Release, l.Mode = wordOf(o.Verdict), wordOf(o.Release), wordOf(o.Mode)
+	if o.Actions != nil {
+		list := []LimitEntry{}
+		for _, x := range *o.Actions {
+			list = append(list, LimitEntry{Name: x.Name, For: Period(x.For)})
+		}
+		l.Actions = &list
+	}
+	return l
+}
+
+func wordOf[T fmt.Stringer](v *T) *string {
+	if v == nil {
+		return nil
+	}
+	s := (*v).String()
+	return &s
+}
+
+// mayOverride reports whether the actor may see a limit: a reseller his own, and those
+// of his accounts.
+func (s *Service) mayOverride(a Actor, o *policy.Override) bool {
+	switch {
+	case a.Role == Operator:
+		return true
+	case o.Level == policy.LevelReseller:
+		return o.Name == a.Reseller
+	case o.Level == policy.LevelAccount:
+		return s.visible(a, o.Name)
+	case o.Level == policy.LevelMailbox:
+		_, domain, _ := strings.Cut(o.Name, "@")
+		owner, ok := s.o.Accounts().ByDomain(domain)
+		return ok && s.visible(a, owner.Name)
+	}
+	return false
+}
+
+// SetLimit sets a limit. What is null stays as it was set before for the same level,
+// name and trigger, or is inherited.
+func (s *Service) SetLimit(ctx context.Context, a Actor, in Limit) (Limit, error) {
+	o, err := s.readLimit(a, &in)
+	if err != nil {
+		return Limit{}, err
+	}
+	if !s.mayOverride(a, &o) || (a.Role != Operator && o.Level < policy.LevelAccount) {
+		return Limit{}, forbidden("%s %.80s is none of your accounts or mailboxes", o.Level, o.Name)
+	}
+	stored, err := s.o.Store.Overrides(ctx)
+	if err != nil {
+		return Limit{}, found(err, "", "no limits")
+	}
+	old := ""
+	for i := range stored {
+		if before := &stored[i]; before.Level == o.Level && before.Name == o.Name && before.Trigger == o.Trigger {
+			o.ID, old = before.ID, compact(limitRow(before))
+			if before.Until.IsZero() || before.Until.After(s.o.Clock().Wall) {
+				inherit(&o, before)
+			}
+		}
+	}
+	if err := s.withinReseller(a, &o, stored); err != nil {
+		return Limit{}, err
+	}
+	if err := refused("the limit", policy.ValidateOverride(&o, s.o.Engine.Rules().Triggers)); err != nil {
+		return Limit{}, err
+	}
+	if o.Per != nil && *o.Per > s.o.Config().Store.KeepDecisions {
+		return Limit{}, invalid("raise store.keep_decisions in osm.toml first", "per is longer than decisions are kept (store.keep_decisions)")
+	}
+	if o.ID, err = s.o.Store.PutOverride(ctx, o); err != nil {
+		return Limit{}, found(err, "", "no limit")
+	}
+	out := limitRow(&o)
+	s.audited(ctx, a, "limit set", limitTarget(&o), old, compact(out), "")
+	return out, s.inForce(ctx)
+}
+
+func limitTarget(o *policy.Override) string {
+	return strings.TrimSpace(o.Level.String()+" "+o.Name) + ", trigger " + orNothing(o.Trigger, "all")
+}
+
+// inherit keeps what was set before and is not set anew.
+func inherit(o, before *policy.Override) {
+	if o.Max == nil {
+		o.Max = before.Max
+	}
+	if o.Per == nil {
+		o.Per = before.Per
+	}
+	if o.Verdict == nil {
+		o.Verdict = before.Verdict
+	}
+	if o.Release == nil {
+		o.Release = before.Release
+	}
+	if o.Mode == nil {
+		o.Mode = before.Mode
+	}
+	if o.Actions == nil {
+		o.Actions = before.Actions
+	}
+}
+
+// readLimit makes an override of what was asked for.
+func (s *Service) readLimit(a Actor, in *Limit) (policy.Override, error) {
+	o := policy.Override{Name: in.Name, Trigger: in.Trigger, Max: in.Max, Until: in.Until.Time, Provenance: policy.Provenance{Where: "database", By: a.Name, At: s.o.Clock().Wall}}
+	var ok bool
+	if o.Level, ok = policy.ParseLevel(in.Level); !ok {
+		return o, badRequest("level is %.40q: it is server, reseller, package, account or mailbox", in.Level)
+	}
+	if in.ID != 0 || in.Where != "" || in.By != "" || !in.At.IsZero() {
+		return o, badRequest("id, where, by and at are not set by whoever sets a limit")
+	}
+	if in.Per != nil {
+		per := time.Duration(*in.Per)
+		o.Per = &per
+	}
+	if err := readWord(&o.Verdict, in.Verdict, "verdict", policy.ParseVerdict); err != nil {
+		return o, err
+	}
+	if err := readWord(&o.Release, in.Release, "release", policy.ParseRelease); err != nil {
+		return o, err
+	}
+	if err := readWord(&o.Mode, in.Mode, "mode", policy.ParseMode); err != nil {
+		return o, err
+	}
+	if in.Actions != nil {
+		list := []policy.Action{}
+		for _, x := range *in.Actions {
+			list = append(list, policy.Action{Name: x.Name, For: time.Duration(x.For)})
+		}
+		o.Actions = &list
+	}
+	if o.Level == policy.LevelMailbox {
+		o.Name = strings.ToLower(o.Name)
+	}
+	if err := s.notPast(in.Until); err != nil {
+		return o, err
+	}
+	var err error
+	o.Provenance.Reason, err = reasonLine(in.Reason)
+	return o, err
+}
+
+func readWord[T any](to **T, word *string, name string, parse func(string) (T, bool)) error {
+	if word == nil {
+		return nil
+	}
+	v, ok := parse(*word)
+	if !ok {
+		return badRequest("%s is %.40q: that is none", name, *word)
+	}
+	*to = &v
+	return nil
+}
+
+// withinReseller keeps a reseller within what the server gives him: he may move the
+// maximum of his accounts and mailboxes, up to his own, and nothing else.
+func (s *Service) withinReseller(a Actor, o *policy.Override, stored []policy.Override) error {
+	if a.Role == Operator {
+		return nil
+	}
+	if o.Trigger == "" {
+		return forbidden("a reseller sets a limit for one trigger at a time")
+	}
+	if o.Per != nil || o.Verdict != nil || o.Release != nil || o.Mode != nil || o.Actions != nil {
+		return forbidden("only an operator may change more than the maximum")
+	}
+	cfg := s.o.Config()
+	if top, ok := s.ceiling(a.Reseller, o.Trigger, slices.Concat(cfg.Overrides, stored)); ok && o.Max != nil && *o.Max > top {
+		return forbidden("%s is more than reseller %s has himself for trigger %s (%s)", decimal(*o.Max), a.Reseller, o.Trigger, decimal(top))
+	}
+	return nil
+}
+
+// ceiling is the maximum that a trigger has for a reseller: the server's, unless
+// something was set for him.
+func (s *Service) ceiling(reseller, trigger string, all []policy.Override) (top int64, known bool) {
+	for _, t := range s.o.Engine.Rules().Triggers {
+		if t.Name == trigger {
+			top, known = t.Max, true
+		}
+	}
+	now := s.o.Clock().Wall
+	for _, level := range []policy.Level{policy.LevelServer, policy.LevelReseller} {
+		for i := range all { // the file's first, then by age: the last one wins
+			o := &all[i]
+			applies := o.Level == level && (o.Trigger == "" || o.Trigger == trigger) && o.Max != nil && (o.Until.IsZero() || o.Until.After(now))
+			if applies && (level == policy.LevelServer || o.Name == reseller) {
+				top = *o.Max
+			}
+		}
+	}
+	return top, known
+}
+
+// RemoveLimit removes a limit of the database; those of the file are removed there.
+func (s *Service) RemoveLimit(ctx context.Context, a Actor, id int64, reason string) (Limit, error) {
+	reason, err := reasonLine(reason)
+	if err != nil {
+		return Limit{}, err
+	}
+	stored, err := s.o.Store.Overrides(ctx)
+	if err != nil {
+		return Limit{}, found(err, "", "no limits")
+	}
+	i := slices.IndexFunc(stored, func(o policy.Override) bool { return o.ID == id })
+	if i < 0 || !s.mayOverride(a, &stored[i]) {
+		return Limit{}, notFound("osmctl limit show lists them; one of the file is removed in osm.toml", "there is no limit %d in the database", id)
+	}
+	o := &stored[i]
+	if a.Role != Operator && (o.Level < policy.LevelAccount || o.Provenance.By != a.Name) {
+		return Limit{}, forbidden("limit %d was set by %s, and only an operator may remove it", id, orNothing(o.Provenance.By, "an operator"))
+	}
+	if err := s.o.Store.DeleteOverride(ctx, id); err != nil {
+		return Limit{}, found(err, "", "limit %d has been removed already", id)
+	}
+	out := limitRow(o)
+	s.audited(ctx, a, "limit remove", limitTarget(o), compact(out), "removed", reason)
+	return out, s.inForce(ctx)
+}
+
+// Exemptions lists the exemptions of file and database, with how often each was used.
+func (s *Service) Exemptions(ctx context.Context, a Actor, p Page) (List[Exemption], error) {
+	stored, err := s.o.Store.Exemptions(ctx)
+	if err != nil {
+		return List[Exemption]{}, found(err, "", "no exemptions")
+	}
+	live := map[int64]int64{}
+	var out []Exemption
+	for _, h := range s.o.Engine.ExemptionHits() {
+		live[h.Exemption.ID] = h.Hits
+		if h.Exemption.ID == 0 && s.mayExemption(a, &h.Exemption) {
+			out = append(out, exemptionRow(&h.Exemption, h.Hits))
+		}
+	}
+	for i := range stored {
+		if e := &stored[i]; s.mayExemption(a, &e.Exemption) {
+			out = append(out, exemptionRow(&e.Exemption, max(e.Hits, live[e.ID])))
+		}
+	}
+	return numbered(out, p)
+}
+
+func exemptionRow(e *policy.Exemption, hits int64) Exemption {
+	return Exemption{ID: e.ID, Scope: e.Scope.String(), Account: e.Account, Value: e.Value, Trigger: e.Trigger, Ceiling: e.Ceiling, Until: Time{Time: e.Until},
+		Where: orNothing(e.Provenance.Where, "file"), By: e.Provenance.By, At: Time{Time: e.Provenance.At}, Reason: e.Provenance.Reason, Hits: hits}
+}
+
+// mayExemption reports whether the actor may see an exemption: a reseller those of his
+// accounts.
+func (s *Service) mayExemption(a Actor, e *policy.Exemption) bool {
+	account := e.Account
+	if e.Scope == policy.ScopeAccount {
+		account = e.Value
+	}
+	return a.Role == Operator || (account != "" && s.visible(a, account))
+}
+
+// AddExemption adds an exemption.
+func (s *Service) AddExemption(ctx context.Context, a Actor, in Exemption) (Exemption, error) {
+	if err := operatorOnly(a, "exempt anybody from limits"); err != nil {
+		return Exemption{}, err
+	}
+	scope, ok := policy.ParseScope(in.Scope)
+	switch {
+	case !ok:
+		return Exemption{}, badRequest("scope is %.40q: it is account, mailbox, directory, subject, ip or recipient-domain", in.Scope)
+	case in.ID != 0 || in.Where != "" || in.By != "" || !in.At.IsZero() || in.Hits != 0:
+		return Exemption{}, badRequest("id, where, by, at and hits are not set by whoever adds an exemption")
+	}
+	e := policy.Exemption{Scope: scope, Account: in.Account, Value: in.Value, Trigger: in.Trigger, Ceiling: in.Ceiling, Until: in.Until.Time,
+		Provenance: policy.Provenance{Where: "database", By: a.Name, At: s.o.Clock().Wall}}
+	if err := s.notPast(in.Until); err != nil {
+		return Exemption{}, err
+	}
+	var err error
+	if e.Provenance.Reason, err = reasonLine(in.Reason); err != nil {
+		return Exemption{}, err
+	}
+	s.complete(scope, &e.Account, &e.Value)
+	if err := refused("the exemption", policy.ValidateExemption(&e, s.o.Engine.Rules().Triggers)); err != nil {
+		return Exemption{}, err
+	}
+	if e.ID, err = s.o.Store.PutExemption(ctx, e); err != nil {
+		return Exemption{}, found(err, "", "no exemption")
+	}
+	out := exemptionRow(&e, 0)
+	s.audited(ctx, a, "exempt add", exemptTarget(&e), "", compact(out), "")
+	return out, s.inForce(ctx)
+}
+
+func exemptTarget(e *policy.Exemption) string {
+	if e.Account != "" && e.Account != e.Value {
+		return fmt.Sprintf("%s %s of account %s", e.Scope, e.Value, e.Account)
+	}
+	return e.Scope.String() + " " + e.Value
+}
+
+// RemoveExemption removes an exemption of the database.
+func (s *Service) RemoveExemption(ctx context.Context, a Actor, id int64, reason string) (Exemption, error) {
+	if err := operatorOnly(a, "remove an exemption"); err != nil {
+		return Exemption{}, err
+	}
+	reason, err := reasonLine(reason)
+	if err != nil {
+		return Exemption{}, err
+	}
+	stored, err := s.o.Store.Exemptions(ctx)
+	if err != nil {
+		return Exemption{}, found(err, "", "no exemptions")
+	}
+	for i := range stored {
+		e := &stored[i]
+		if e.ID != id {
+			continue
+		}
+		if err := s.o.Store.DeleteExemption(ctx, id); err != nil {
+			return Exemption{}, found(err, "", "exemption %d has been removed already", id)
+		}
+		out := exemptionRow(&e.Exemption, e.Hits)
+		s.audited(ctx, a, "exempt remove", exemptTarget(&e.Exemption), compact(out), "removed", reason)
+		return out, s.inForce(ctx)
+	}
+	return Exemption{}, notFound("osmctl exempt list lists them; one of the file is removed in osm.toml", "there is no exemption %d in the database", id)
+}

@@ -1,0 +1,224 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"osm/policy"
+	store "osm/sql"
+)
+
+// topSince is how far back the list of senders goes unless somebody says otherwise.
+const topSince = 24 * time.Hour
+
+// Top lists the accounts that sent most, by recipients of what was accepted.
+func (s *Service) Top(ctx context.Context, a Actor, since time.Time, p Page) (List[Top], error) {
+	if since.IsZero() {
+		since = s.o.Clock().Wall.Add(-topSince)
+	}
+	limit := p.Limit
+	if a.Role != Operator {
+		limit = maxLimit
+	}
+	top, err := s.o.Store.Top(ctx, since, "recipients", limit)
+	if err != nil {
+		return List[Top]{}, found(err, "", "no senders")
+	}
+	l := List[Top]{Items: []Top{}}
+	for _, t := range top.Items {
+		if len(l.Items) < p.Limit && s.visible(a, t.Account) {
+			l.Items = append(l.Items, t)
+		}
+	}
+	return l, nil
+}
+
+// Usage lists the counters of an account; of (unknown) those of its sub-keys too.
+func (s *Service) Usage(ctx context.Context, a Actor, account string, p Page) (List[Usage], error) {
+	if account == "" || len(account) > 1024 {
+		return List[Usage]{}, badRequest("an account is named by 1 to 1024 bytes")
+	}
+	if err := s.mayAccount(a, account); err != nil {
+		return List[Usage]{}, err
+	}
+	rows := usageRows(s.o.Engine.UsageOf(s.o.Clock(), s.placed(policy.Identity{Account: account})))
+	return numbered(rows, p)
+}
+
+// numbered cuts a page out of a whole list; next is the place in it.
+func numbered[T any](all []T, p Page) (List[T], error) {
+	from := 0
+	if p.After != "" {
+		n, err := strconv.Atoi(p.After)
+		if err != nil || n < 0 {
+			return List[T]{}, badRequest("after is %.40q: no value of next", p.After)
+		}
+		from = min(n, len(all))
+	}
+	end := min(from+p.Limit, len(all))
+	l := List[T]{Items: all[from:end]}
+	if end < len(all) {
+		l.Next = strconv.Itoa(end)
+	}
+	return l, nil
+}
+
+// maxFiltered is how many pages of a whole list are looked through for what an actor may
+// see.
+const maxFiltered = 20
+
+// visiblePage fills a page with what the actor may see.
+func visiblePage[T any](a Actor, p Page, visible func(T) bool, id func(T) string, fetch func(limit int, after string) ([]T, string, error)) (List[T], error) {
+	l := List[T]{Items: []T{}, Next: p.After}
+	for range maxFiltered {
+		limit := p.Limit
+		if a.Role != Operator {
+			limit = maxLimit
+		}
+		items, next, err := fetch(limit, l.Next)
+		if err != nil {
+			return List[T]{}, err
+		}
+		l.Next = next
+		for i, v := range items {
+			if !visible(v) {
+				continue
+			}
+			l.Items = append(l.Items, v)
+			if len(l.Items) == p.Limit {
+				if i < len(items)-1 || next != "" {
+					l.Next = id(v)
+				}
+				return l, nil
+			}
+		}
+		if next == "" {
+			break
+		}
+	}
+	return l, nil
+}
+
+// Events lists who went over, the newest first.
+func (s *Service) Events(ctx context.Context, a Actor, f EventFilter, p Page) (List[Event], error) {
+	if f.Account != "" {
+		if err := s.mayAccount(a, f.Account); err != nil {
+			return List[Event]{}, err
+		}
+	}
+	if err := pageMark(p); err != nil {
+		return List[Event]{}, err
+	}
+	return visiblePage(a, p, func(e Event) bool { return s.visible(a, e.Account) }, func(e Event) string { return strconv.FormatInt(e.ID, 10) },
+		func(limit int, after string) ([]Event, string, error) {
+			list, next, err := s.o.Store.Events(ctx, store.EventFilter{Since: f.Since, Account: f.Account, Trigger: f.Trigger, OpenOnly: f.OpenOnly, Limit: limit, After: after})
+			return list, next, found(err, "", "no events")
+		})
+}
+
+// pageMark checks that after is a number, as all marks of the store are.
+func pageMark(p Page) error {
+	if p.After == "" {
+		return nil
+	}
+	if _, err := strconv.ParseUint(p.After, 10, 63); err != nil {
+		return badRequest("after is %.40q: no value of next", p.After)
+	}
+	return nil
+}
+
+// Event finds one event, with its messages, what followed, and what its messages have
+// in common.
+func (s *Service) Event(ctx context.Context, a Actor, id int64) (Event, error) {
+	e, err := s.o.Store.Event(ctx, id)
+	if err != nil {
+		return Event{}, found(err, "osmctl events lists them", "there is no event %d", id)
+	}
+	if err := s.mayAccount(a, e.Account); err != nil {
+		return Event{}, err
+	}
+	e.Evidence = evidence(e.Messages)
+	return e, nil
+}
+
+// minShare is the least share of the messages that is worth a line of evidence.
+const minShare = 0.2
+
+// evidence says what stopped messages have in common: the usual suspect first.
+func evidence(messages []Decision) []string {
+	out := []string{}
+	for _, by := range []struct {
+		what  string
+		value func(*Decision) string
+	}{
+		{"script", func(d *Decision) string { return d.Script }},
+		{"directory", func(d *Decision) string { return d.WorkingDirectory }},
+		{"mailbox", func(d *Decision) string { return d.Mailbox }},
+		{"client IP", func(d *Decision) string { return d.ClientIP }},
+		{"Subject (without numbers)", func(d *Decision) string { return d.SubjectKey }},
+		{"envelope sender", func(d *Decision) string { return d.EnvelopeSender }},
+	} {
+		count := map[string]int{}
+		for i := range messages {
+			if v := by.value(&messages[i]); v != "" {
+				count[v]++
+			}
+		}
+		best := ""
+		for v, n := range count {
+			if n > count[best] || (n == count[best] && v < best) {
+				best = v
+			}
+		}
+		if n := count[best]; best != "" && float64(n) >= minShare*float64(len(messages)) {
+			out = append(out, fmt.Sprintf("%s %s: %d of %d messages", by.what, best, n, len(messages)))
+		}
+	}
+	return out
+}
+
+// eventOf finds the event that a message belongs to: the one that the trigger raised
+// that stopped it, or that put the hold.
+func (s *Service) eventOf(ctx context.Context, d *Decision, o *store.Over) (*Event, error) {
+	if d.EventID != 0 {
+		e, err := s.o.Store.Event(ctx, d.EventID)
+		if errors.Is(err, store.ErrNotFound) {
+			return nil, nil // older than events are kept
+		}
+		e.Messages = nil
+		return &e, found(err, "", "no event")
+	}
+	if o == nil {
+		return nil, nil
+	}
+	account := d.Account
+	if d.Claimed && o.Watch == policy.WatchDirectory.String() {
+		account, _, _ = strings.Cut(o.Key, " ")
+	}
+	list, _, err := s.o.Store.Events(ctx, store.EventFilter{Since: d.At.Time, Account: account, Trigger: o.Trigger, Limit: maxLimit})
+	if err != nil {
+		return nil, found(err, "", "no events")
+	}
+	i := slices.IndexFunc(list, func(e Event) bool { return e.Key == o.Key && !e.At.After(d.At.Time) })
+	if i < 0 {
+		return nil, nil
+	}
+	return &list[i], nil
+}
+
+// Audit lists who changed what, the newest first.
+func (s *Service) Audit(ctx context.Context, a Actor, since time.Time, p Page) (List[AuditEntry], error) {
+	if err := operatorOnly(a, "see who changed what"); err != nil {
+		return List[AuditEntry]{}, err
+	}
+	if err := pageMark(p); err != nil {
+		return List[AuditEntry]{}, err
+	}
+	list, next, err := s.o.Store.AuditList(ctx, since, p.Limit, p.After)
+	return List[AuditEntry]{Items: list, Next: next}, found(err, "", "no changes")
+}

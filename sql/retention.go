@@ -1,0 +1,132 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"time"
+)
+
+// retention is how long what is kept; 0 = for ever.
+type retention struct{ decisions, events time.Duration }
+
+// SetRetention changes how long decisions and events are kept (0 = for ever). It takes
+// effect within a minute.
+func (s *Store) SetRetention(decisions, events time.Duration) {
+	s.settings.Store(&retention{decisions, events})
+}
+
+// purgeRows is how many rows one step deletes at most, so that no batch waits long.
+const purgeRows = 2_000
+
+// purge is what is being deleted: statements that are run one after another, each again
+// as long as it finds a whole step of rows.
+type purge struct {
+	steps []purgeStep
+	epoch time.Time // when the names were begun anew
+}
+
+type purgeStep struct {
+	text string
+	args []any
+}
+
+// beginPurge finds out what is too old.
+func (s *Store) beginPurge(ctx context.Context) {
+	now, keep, p := s.o.Now(), *s.settings.Load(), &s.purging
+	p.steps = nil
+	if keep.decisions > 0 {
+		p.decisions(ctx, s.w, now.Add(-keep.decisions))
+	}
+	if keep.events > 0 {
+		p.events(ms(now.Add(-keep.events)))
+	}
+	if p.epoch.IsZero() {
+		p.epoch = now
+	}
+	if now.Sub(p.epoch) >= 24*time.Hour {
+		p.epoch = now
+		err := s.w.transact(ctx, func(ctx context.Context, tx *sql.Tx) error { return s.w.newEpoch(ctx, tx) })
+		if err != nil {
+			s.w.names.forget()
+			s.trouble(ctx, "begin an epoch of names", err)
+		}
+	}
+}
+
+// decisions plans to delete decisions, and what is only kept for them.
+func (p *purge) decisions(ctx context.Context, w *writer, before time.Time) {
+	cut := ms(before)
+	var last sql.NullInt64
+	err := w.conn.QueryRowContext(ctx, "SELECT max(last_seq) FROM minutes WHERE minute <= ?", cut/60_000).Scan(&last)
+	if err != nil || !last.Valid {
+		return
+	}
+	p.add(`DELETE FROM decisions WHERE seq IN (SELECT seq FROM decisions WHERE seq <= ? AND at < ? ORDER BY seq LIMIT ?)`, last.Int64, cut, purgeRows)
+	p.add(`DELETE FROM names WHERE id IN (SELECT n.id FROM name_epochs e JOIN names n ON n.id BETWEEN e.first_name AND e.last_name
+		WHERE e.last_seq < (SELECT ifnull(min(seq), 0) FROM decisions) LIMIT ?)`, purgeRows)
+	p.add(`DELETE FROM name_epochs WHERE id IN (SELECT id FROM name_epochs e WHERE e.last_seq < (SELECT ifnull(min(seq), 0) FROM decisions)
+		AND NOT EXISTS (SELECT 1 FROM names WHERE id BETWEEN e.first_name AND e.last_name) LIMIT ?)`, purgeRows)
+	p.add(`DELETE FROM minutes WHERE minute IN (SELECT minute FROM minutes WHERE minute < ? LIMIT ?)`, cut/60_000, purgeRows)
+	p.add(`DELETE FROM hours WHERE (hour, account) IN (SELECT hour, account FROM hours WHERE hour < ? LIMIT ?)`, cut/3_600_000, purgeRows)
+}
+
+// events plans to delete events, and what is kept as long as they are.
+func (p *purge) events(cut int64) {
+	p.add(`DELETE FROM event_messages WHERE (event, slot) IN (SELECT m.event, m.slot FROM events e JOIN event_messages m ON m.event = e.id
+		WHERE e.open = 0 AND e.last_at < ? LIMIT ?)`, cut, purgeRows)
+	p.add(`DELETE FROM events WHERE id IN (SELECT id FROM events WHERE open = 0 AND last_at < ? LIMIT ?)`, cut, purgeRows)
+	p.add(`DELETE FROM held WHERE seq IN (SELECT seq FROM held WHERE state > 2 AND state_at < ? LIMIT ?)`, cut, purgeRows)
+	p.add(`DELETE FROM holds WHERE id IN (SELECT id FROM holds WHERE ended_at < ? LIMIT ?)`, cut, purgeRows)
+	for _, table := range []string{"actions", "audit", "journal"} {
+		p.add(`DELETE FROM `+table+` WHERE id IN (SELECT id FROM `+table+` WHERE at < ? ORDER BY id LIMIT ?)`, cut, purgeRows)
+	}
+}
+
+func (p *purge) add(text string, args ...any) { p.steps = append(p.steps, purgeStep{text, args}) }
+
+// purge runs one step.
+func (s *Store) purge(ctx context.Context) {
+	p := &s.purging
+	if s.w == nil || len(p.steps) == 0 {
+		return
+	}
+	result, err := s.w.conn.ExecContext(ctx, p.steps[0].text, p.steps[0].args...)
+	if err != nil {
+		p.steps = nil // begun again within a minute
+		if ctx.Err() == nil {
+			s.trouble(ctx, "delete old rows", err)
+		}
+		return
+	}
+	if n, err := result.RowsAffected(); err != nil || n < purgeRows {
+		p.steps = p.steps[1:]
+	}
+}
+
+// Sizes of the write-ahead log, in bytes.
+const (
+	logIdle  = 64 << 10 // below it, it is left alone
+	logLarge = 64 << 20 // above it, it is cut as soon as no reader needs it
+)
+
+// checkpoint moves the log into the database as far as no reader stands in the way. It
+// never waits for one.
+func (s *Store) checkpoint(ctx context.Context) {
+	size := sizeOf(s.o.Path + "-wal")
+	if size < logIdle {
+		return
+	}
+	if _, err := s.w.conn.ExecContext(ctx, "PRAGMA wal_checkpoint(PASSIVE)"); isCorrupt(err) {
+		s.trouble(ctx, "checkpoint", err)
+		return
+	}
+	if size < logLarge {
+		return
+	}
+	for _, pragma := range []string{"busy_timeout = 0", "wal_checkpoint(TRUNCATE)", "busy_timeout = 250"} {
+		if _, err := s.w.conn.ExecContext(ctx, "PRAGMA "+pragma); err != nil && isCorrupt(err) {
+			s.trouble(ctx, "checkpoint", err)
+			return
+		}
+	}
+}

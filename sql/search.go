@@ -1,0 +1,214 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"time"
+
+	"osm/policy"
+)
+
+// DecisionFilter says which decisions are wanted; what is left empty does not matter.
+type DecisionFilter struct {
+	Account          string
+	Verdict          string    // "accept", "freeze" …; "stopped" = all but accept
+	Since            time.Time // not before
+	Until            time.Time // before
+	Mailbox          string
+	Directory        string
+	DirectoryAccount string // whose directory it is, be it by a claim
+	Subject          string // folded
+	ClientIP         netip.Addr
+	IPClass          policy.IPClass
+	Source           string
+	Counted          bool // only those that entered the windows
+	Limit            int
+	After            string // what the page before gave as next
+}
+
+// scanRows is how many rows one query of a longer search looks at: in between the writer
+// can move its log on.
+const scanRows = 50_000
+
+// errEnough ends a query whose page is full.
+var errEnough = errors.New("the page is full")
+
+// farFuture is later than any stored moment.
+const farFuture = 1 << 47 // ms
+
+// Decisions lists decisions, the newest first. next is "" at the end. A search that takes
+// too long ends early, with what was found and where to go on.
+func (s *Store) Decisions(ctx context.Context, f DecisionFilter) (list []Decision, next string, err error) {
+	list = []Decision{}
+	err = s.read(ctx, "list decisions", func(ctx context.Context, c *cursor) error {
+		next, err = s.search(ctx, c, &f, &list)
+		return err
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	return list, next, nil
+}
+
+// Filled is the key of a counter: what its messages have in common.
+type Filled struct {
+	Watch      policy.Watch
+	Account    string // of a directory: whose it is
+	Mailbox    string
+	Directory  string
+	SubjectKey string
+	ClientIP   netip.Addr
+	IPClass    policy.IPClass
+}
+
+// MessagesThatFilled lists the counted messages of one counter between two moments, the
+// newest first: those that a stopped message was stopped for.
+func (s *Store) MessagesThatFilled(ctx context.Context, k Filled, from, to time.Time, limit int) ([]Decision, error) {
+	f := DecisionFilter{Since: from, Until: to, Counted: true, Limit: limit}
+	switch k.Watch {
+	case policy.WatchAccount:
+		f.Account = k.Account
+	case policy.WatchSubject:
+		f.Account, f.Subject = k.Account, k.SubjectKey
+	case policy.WatchScripts:
+		f.Account, f.Source = k.Account, policy.SourceScript.String()
+	case policy.WatchDirectory:
+		f.DirectoryAccount, f.Directory = k.Account, k.Directory
+	case policy.WatchLogin:
+		f.Account, f.Mailbox, f.Source = k.Account, k.Mailbox, policy.SourceLogin.String()
+	case policy.WatchClientIP:
+		f.ClientIP, f.IPClass = k.ClientIP, k.IPClass
+	case policy.WatchAutomatic:
+		f.Account, f.Source = k.Account, policy.SourceAutomatic.String()
+	default:
+		return nil, fmt.Errorf("list messages: a %s trigger counts no messages", k.Watch)
+	}
+	list, _, err := s.Decisions(ctx, f)
+	return list, err
+}
+
+// search fills a page of decisions.
+func (s *Store) search(ctx context.Context, c *cursor, f *DecisionFilter, list *[]Decision) (next string, err error) {
+	until := f.Until
+	if until.IsZero() {
+		until = time.UnixMilli(farFuture)
+	}
+	low, high, err := c.seqsOf(ctx, f.Since, until)
+	if err != nil {
+		return "", err
+	}
+	if f.After != "" {
+		after, err := strconv.ParseInt(f.After, 10, 64)
+		if err != nil {
+			return "", fmt.Errorf("%.40q is not where a page ended", f.After)
+		}
+		high = min(high, after-1)
+	}
+	where, args, none, err := c.where(ctx, f)
+	if err != nil || none {
+		return "", err
+	}
+	query := "SELECT " + decisionColumns + ", directory_account FROM decisions WHERE seq BETWEEN ? AND ? AND at >= ? AND at < ?" + where + " ORDER BY seq DESC"
+	limit, key := bounded(f.Limit), s.refKey.Load()
+	collect := func(v []value) error {
+		if ok, err := c.matches(ctx, v, f); err != nil || !ok {
+			return err
+		}
+		v[21] = nil // the triggers are shown with one decision only
+		d, err := c.decision(ctx, v, key)
+		if err != nil {
+			return err
+		}
+		if *list = append(*list, d); len(*list) == limit {
+			return errEnough
+		}
+		return nil
+	}
+	for high >= low {
+		from := max(low, high-scanRows+1)
+		if f.Account != "" && f.Verdict != "" && f.Verdict != policy.Accept.String() {
+			from = low // the index leads straight to them
+		}
+		err := c.each(ctx, query, slices.Concat([]value{from, high, ms(f.Since), ms(until)}, args), collect)
+		switch tooLong := errors.Is(err, context.DeadlineExceeded); {
+		case errors.Is(err, errEnough), tooLong && len(*list) > 0:
+			return strconv.FormatUint((*list)[len(*list)-1].Seq, 10), nil
+		case tooLong:
+			return strconv.FormatInt(high+1, 10), nil
+		case err != nil:
+			return "", err
+		}
+		high = from - 1
+	}
+	return "", nil
+}
+
+// where writes the conditions that SQLite can check; none is true if nothing can match.
+func (c *cursor) where(ctx context.Context, f *DecisionFilter) (where string, args []value, none bool, err error) {
+	if f.Account != "" {
+		id, err := c.accountID(ctx, f.Account)
+		if err != nil || id == 0 {
+			return "", nil, true, err
+		}
+		where, args = where+" AND account = ?", append(args, id)
+	}
+	if f.Verdict == "stopped" {
+		where += " AND verdict <> 0"
+	} else if f.Verdict != "" {
+		v, ok := policy.ParseVerdict(f.Verdict)
+		if !ok {
+			return "", nil, true, fmt.Errorf("%.40q is no verdict", f.Verdict)
+		}
+		if v != policy.Accept {
+			where += " AND verdict <> 0" // so that SQLite sees that the index fits
+		}
+		where, args = where+" AND verdict = ?", append(args, int64(v))
+	}
+	if f.Source != "" {
+		src, ok := policy.ParseSource(f.Source)
+		if !ok {
+			return "", nil, true, fmt.Errorf("%.40q is no source", f.Source)
+		}
+		where, args = where+" AND flags & 15 = ?", append(args, int64(src))
+	}
+	if f.Counted {
+		where, args = where+" AND flags & ? <> 0", append(args, int64(flagCounted))
+	}
+	if f.ClientIP.IsValid() {
+		where, args = where+" AND client_ip = ?", append(args, address(f.ClientIP))
+	}
+	if f.IPClass != policy.IPNone {
+		where, args = where+" AND flags >> 4 & 7 = ?", append(args, int64(f.IPClass))
+	}
+	return where, args, false, nil
+}
+
+// matches checks the conditions on texts, which SQLite cannot: they may be names.
+func (c *cursor) matches(ctx context.Context, v []value, f *DecisionFilter) (bool, error) {
+	for _, is := range [...]struct {
+		column value
+		wanted string
+	}{{v[10], f.Mailbox}, {v[12], f.Directory}, {v[17], f.Subject}} {
+		if is.wanted == "" {
+			continue
+		}
+		if text, err := c.text(ctx, is.column); err != nil || text != is.wanted {
+			return false, err
+		}
+	}
+	if f.DirectoryAccount == "" {
+		return true, nil
+	}
+	var owner string
+	var err error
+	if integer(v[3])&flagOwnDir != 0 {
+		owner, err = c.accountName(ctx, integer(v[2]))
+	} else {
+		owner, err = c.text(ctx, v[22])
+	}
+	return owner == f.DirectoryAccount, err
+}
