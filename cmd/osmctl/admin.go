@@ -49,9 +49,7 @@ func (e *env) doctor(c *cli.Context) error {
 	} else {
 		all.Items = append(all.Items, control.Check{Name: "config", OK: true, Text: c.String("config") + " can be used"})
 	}
-	if !c.IsSet("socket") {
-		cfg.Server.ControlSocket = firstOf(cfg.Server.ControlSocket, c.String("socket"))
-	} else {
+	if c.IsSet("socket") {
 		cfg.Server.ControlSocket = c.String("socket")
 	}
 	client := control.NewClient(cfg.Server.ControlSocket)
@@ -84,13 +82,6 @@ func (e *env) doctor(c *cli.Context) error {
 		return &control.Error{Status: 500, Message: plural(int64(wrong), "thing") + " wrong"}
 	}
 	return nil
-}
-
-func firstOf(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
 }
 
 func (e *env) doctorText(checks []control.Check, everything bool) {

@@ -58,7 +58,7 @@ and event are kept. It is always asked about first.`,
 }
 
 func (e *env) heldList(c *cli.Context) error {
-	q, err := query(c, map[string]string{"account": "account", "mailbox": "mailbox", "directory": "directory", "subject": "subject", "trigger": "trigger", "state": "state"})
+	q, err := query(c, map[string]string{"account": "account", "mailbox": "mailbox", "working_directory": "directory", "subject": "subject", "trigger": "trigger", "state": "state"})
 	if err != nil {
 		return err
 	}
@@ -119,10 +119,10 @@ func (e *env) settle(c *cli.Context, verb string) error {
 	if err != nil {
 		return err
 	}
-	if c.Bool("dry-run") || plan.Matched == 0 {
-		if err := e.print(c, plan, func() { e.line("%s", plan.Text) }); err != nil || plan.Matched > 0 {
-			return err
-		}
+	if c.Bool("dry-run") {
+		return e.print(c, plan, func() { e.line("%s", plan.Text) })
+	}
+	if plan.Matched == 0 {
 		return &control.Error{Status: 404, Message: "no waiting message matches", Hint: "osmctl held list --state all shows those that were settled already"}
 	}
 	if !c.Bool("yes") && (verb == "discard" || plan.Matched > 1) {

@@ -78,11 +78,14 @@ func serve(cfg config.Config, o options, sockets map[string]*net.UnixListener, l
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	// Signals stay caught until the end: a second one must not break off the orderly stop.
+	stopping, cancel := context.WithCancel(ctx)
+	defer cancel()
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	d := &daemon{
 		cfg: cfg, o: o, log: log, clock: origin.Clock(), sockets: sockets, life: newLife(),
-		stopping: ctx, watched: map[string]watched{}, planned: make(chan policy.EventChange, maxPlanned), children: watchChildren(),
+		stopping: stopping, watched: map[string]watched{}, planned: make(chan policy.EventChange, maxPlanned), children: watchChildren(),
 	}
 	d.started = d.clock().Wall
 	d.alarms = newAlarms(log, d.wall)
@@ -91,7 +94,7 @@ func serve(cfg config.Config, o options, sockets map[string]*net.UnixListener, l
 		err = d.run(ctx, hup)
 	}
 	notify(log, systemd.Stopping)
-	stop()
+	cancel()
 	errs := append([]error{err}, d.life.stop()...)
 	d.background.Wait()
 	if d.store != nil {

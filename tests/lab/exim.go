@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -68,9 +69,9 @@ begin routers
 forward:
   driver = redirect
   domains = +local_domains
-  condition = ${if exists{{"{"}}{{.Home}}/${extract{1}{.}{$domain}}/.forward}}
-  file = {{.Home}}/${extract{1}{.}{$domain}}/.forward
-  user = ${extract{1}{.}{$domain}}
+  condition = ${if exists{{"{"}}{{.Home}}/$domain_data/.forward}}
+  file = {{.Home}}/$domain_data/.forward
+  user = $domain_data
   check_ancestor
   allow_filter
   pipe_transport = pipe
@@ -96,7 +97,7 @@ sink:
   hosts_avoid_tls = *
 mailbox:
   driver = appendfile
-  directory = {{.Dir}}/maildirs/${extract{1}{.}{$domain}}
+  directory = {{.Dir}}/maildirs/$domain_data
   create_directory
   maildir_format
   user = Debian-exim
@@ -225,7 +226,10 @@ func WaitFor(limit time.Duration, what string, f func() error) error {
 }
 
 // LogLines returns the lines of Exim's main log that contain all the words.
-func (l *Lab) LogLines(words ...string) []string {
+func (l *Lab) LogLines(words ...string) []string { return l.LogLinesFrom(0, words...) }
+
+// LogLinesFrom is LogLines of what was logged behind a place in the file.
+func (l *Lab) LogLinesFrom(place int64, words ...string) []string {
 	f, err := os.Open(filepath.Join(l.Logs, "mainlog"))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -234,6 +238,9 @@ func (l *Lab) LogLines(words ...string) []string {
 		return []string{err.Error()}
 	}
 	defer f.Close()
+	if _, err := f.Seek(place, io.SeekStart); err != nil {
+		return []string{err.Error()}
+	}
 	var out []string
 	sc := bufio.NewScanner(f)
 	sc.Buffer(nil, 1<<20)

@@ -266,4 +266,7 @@ func (l *Lab) Close() {
 	if l.Sink != nil {
 		l.Sink.Close()
 	}
+	if l.TmpfsSpool { // so that the folder can be removed
+		_ = syscall.Unmount(l.Spool, syscall.MNT_DETACH)
+	}
 }

@@ -122,7 +122,7 @@ func (d *Daemon) Start() error {
 		return fmt.Errorf("start osmd: %w", err)
 	}
 	err = WaitFor(20*time.Second, "osmd to answer", func() error {
-		_, err := d.Osmctl("status", "--json")
+		_, err := d.Status() // it may answer with alarms
 		return err
 	})
 	if err != nil {

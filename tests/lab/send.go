@@ -27,7 +27,7 @@ type Mail struct {
 func (m Mail) text() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "From: %s\n", m.From)
-	fmt.Fprintf(&b, "To: %s\n", strings.Join(m.To, ", "))
+	fmt.Fprintf(&b, "To: %s\n", strings.Join(m.To, ",\n\t"))
 	fmt.Fprintf(&b, "Subject: %s\n", m.Subject)
 	for _, h := range m.Header {
 		b.WriteString(h + "\n")

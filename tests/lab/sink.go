@@ -7,6 +7,7 @@ import (
 	"net/mail"
 	"strings"
 	"sync"
+	"time"
 )
 
 // SinkAddr is where all deliveries to outside end, in the lab's own namespace.
@@ -14,12 +15,17 @@ const SinkAddr = "127.0.0.1:2525"
 
 // Delivery is one message that left Exim, as the sink received it.
 type Delivery struct {
+	At         time.Time
 	Sender     string
 	Recipients []string
 	Header     mail.Header
 }
 
-// Sink is a small SMTP server that takes everything and remembers it.
+// Refused begins the addresses that the sink refuses for good.
+const Refused = "refused"
+
+// Sink is a small SMTP server that takes everything, but for recipients whose address
+// begins with Refused, and remembers it.
 type Sink struct {
 	mu         sync.Mutex
 	deliveries []Delivery
@@ -99,12 +105,14 @@ func (s *Sink) serve(c net.Conn) {
 		case strings.HasPrefix(verb, "MAIL"):
 			d = Delivery{Sender: between(line)}
 			say("250 ok")
+		case strings.HasPrefix(verb, "RCPT") && strings.HasPrefix(between(line), Refused):
+			say("550 no such user here")
 		case strings.HasPrefix(verb, "RCPT"):
 			d.Recipients = append(d.Recipients, between(line))
 			say("250 ok")
 		case verb == "DATA":
 			say("354 go on")
-			d.Header = readMessage(r)
+			d.Header, d.At = readMessage(r), time.Now()
 			s.mu.Lock()
 			s.deliveries = append(s.deliveries, d)
 			s.mu.Unlock()
