@@ -20,6 +20,9 @@ import (
 // Defaults of [Server].
 const (
 	DefaultDeadline = 250 * time.Millisecond
+	// DefaultReadDeadline is as long as Exim itself waits: on a starved machine the slow
+	// one is Exim, and to hang up on it would let its message pass unchecked.
+	DefaultReadDeadline = time.Second
 	// DefaultMaxConns is above the number of processes that Exim itself allows on a
 	// stock system, so that only a flood of script mail reaches it.
 	DefaultMaxConns = 400
@@ -76,7 +79,8 @@ type Server struct {
 	// PeerOK tells whether that user may ask: Exim's run-time user. Nil allows nobody.
 	PeerOK func(uid uint32) bool
 
-	Deadline time.Duration // from accept to answer; 0 = DefaultDeadline
+	ReadDeadline time.Duration // from accept to the whole question; 0 = DefaultReadDeadline
+	Deadline     time.Duration // from the whole question to the answer; 0 = DefaultDeadline
 	MaxConns int           // checks at once; 0 = DefaultMaxConns
 	Log      *slog.Logger  // nil = no log
 	Now      func() time.Time
@@ -96,6 +100,9 @@ type Server struct {
 func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 	if s.Deadline == 0 {
 		s.Deadline = DefaultDeadline
+	}
+	if s.ReadDeadline == 0 {
+		s.ReadDeadline = DefaultReadDeadline
 	}
 	if s.MaxConns == 0 {
 		s.MaxConns = DefaultMaxConns
@@ -170,9 +177,9 @@ func (s *Server) serve(conn *net.UnixConn) {
 		return
 	}
 	x := &exchange{server: s, conn: conn, full: open <= int64(s.MaxConns)}
-	x.c.Accepted, x.c.Deadline = accepted, accepted.Add(s.Deadline)
-	timer := time.AfterFunc(s.Deadline, x.expire)
-	defer timer.Stop()
+	x.c.Accepted = accepted
+	x.timer = time.AfterFunc(s.ReadDeadline, x.expire)
+	defer x.timer.Stop()
 
 	pid, uid, err := peer(conn)
 	if err != nil || s.PeerOK == nil || !s.PeerOK(uid) {
@@ -197,6 +204,7 @@ type exchange struct {
 	conn   *net.UnixConn
 	c      Conn
 	full   bool // to be checked in full; otherwise Overload answers
+	timer  *time.Timer
 	phase  atomic.Int32
 	sub    *policy.Submission
 }
@@ -214,7 +222,9 @@ func (x *exchange) run() {
 	if err == nil {
 		x.sub, err = ParseRequest(request)
 	}
+	x.c.Deadline = s.Now().Add(s.Deadline)
 	x.phase.Store(checking)
+	x.timer.Reset(s.Deadline)
 	var d *policy.Decision
 	switch {
 	case err != nil:
