@@ -73,6 +73,9 @@ type Server struct {
 	// one whose Check panicked. Both must accept. They may be nil.
 	Malformed func(c Conn, err error) *policy.Decision
 	Fault     func(c Conn, s *policy.Submission) *policy.Decision
+	// Unsent makes the decision for a message whose answer Exim no longer waited for:
+	// it has passed unchecked, whatever d says. Nil keeps d.
+	Unsent func(c Conn, d *policy.Decision) *policy.Decision
 	// Done is called after the answer has left and the connection is closed, with
 	// Took filled in.
 	Done func(d *policy.Decision)
@@ -81,9 +84,9 @@ type Server struct {
 
 	ReadDeadline time.Duration // from accept to the whole question; 0 = DefaultReadDeadline
 	Deadline     time.Duration // from the whole question to the answer; 0 = DefaultDeadline
-	MaxConns int           // checks at once; 0 = DefaultMaxConns
-	Log      *slog.Logger  // nil = no log
-	Now      func() time.Time
+	MaxConns     int           // checks at once; 0 = DefaultMaxConns
+	Log          *slog.Logger  // nil = no log
+	Now          func() time.Time
 
 	Stats Stats
 
@@ -268,6 +271,9 @@ func (x *exchange) answer(buf []byte, d *policy.Decision) {
 	}
 	if _, err := x.conn.Write(AppendAnswer(buf, a)); err != nil {
 		s.Stats.Unsent.Add(1)
+		if d != nil {
+			d = x.guard(func() *policy.Decision { return orSame(s.Unsent, x.c, d) })
+		}
 	} else {
 		s.Stats.Answered.Add(1)
 	}
@@ -310,6 +316,14 @@ func call[T any](f func(Conn, T) *policy.Decision, c Conn, v T) *policy.Decision
 		return nil
 	}
 	return f(c, v)
+}
+
+// orSame calls f; where it is not set the decision stays what it is.
+func orSame(f func(Conn, *policy.Decision) *policy.Decision, c Conn, d *policy.Decision) *policy.Decision {
+	if f == nil {
+		return d
+	}
+	return f(c, d)
 }
 
 func (s *Server) buffer() *[]byte {

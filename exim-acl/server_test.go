@@ -187,6 +187,29 @@ func TestServerKeepsAPanicToItsConnection(t *testing.T) {
 	<-done
 }
 
+func TestServerMakesAnotherDecisionWhenNobodyWaitsForTheAnswer(t *testing.T) {
+	gone, done := make(chan bool), make(chan *policy.Decision, 1)
+	s := &Server{
+		Deadline: 5 * time.Second,
+		Check:    func(Conn, *policy.Submission) *policy.Decision { <-gone; return decide(policy.Freeze, "frozen") },
+		Unsent: func(_ Conn, d *policy.Decision) *policy.Decision {
+			return &policy.Decision{Verdict: policy.Accept, Ref: "after " + d.Ref, Reason: policy.ReasonUnanswered}
+		},
+		Done: func(d *policy.Decision) { done <- d },
+	}
+	c := dial(t, start(t, s))
+	if _, err := c.Write(AppendRequest(nil, standard())); err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	close(gone)
+	d := <-done
+	if d.Verdict != policy.Accept || d.Ref != "after frozen" || s.Stats.Unsent.Load() != 1 || s.Stats.Answered.Load() != 0 {
+		t.Errorf("recorded %v %q, %d unsent, %d answered; want accept, \"after frozen\", 1 and 0",
+			d.Verdict, d.Ref, s.Stats.Unsent.Load(), s.Stats.Answered.Load())
+	}
+}
+
 func TestServerAnswersByTheDeadlineWhenTheCheckIsStuck(t *testing.T) {
 	release, checked := make(chan struct{}), make(chan struct{})
 	done := make(chan *policy.Decision, 2)

@@ -19,9 +19,10 @@ const (
 	ReasonOverload                      // more connections than the cap: only what is known is stopped
 	ReasonMalformed                     // the request could not be understood
 	ReasonFault                         // a fault of ours: accepted
+	ReasonUnanswered                    // Exim no longer waited for the answer: it passed
 )
 
-var reasonNames = [...]string{"within_limits", "over", "larger_than_limit", "hold", "held_full", "exempt", "disabled", "system", "not_ready", "overload", "malformed", "fault"}
+var reasonNames = [...]string{"within_limits", "over", "larger_than_limit", "hold", "held_full", "exempt", "disabled", "system", "not_ready", "overload", "malformed", "fault", "unanswered"}
 
 func (r Reason) String() string { return name(reasonNames[:], int(r)) }
 
@@ -30,7 +31,7 @@ func ParseReason(s string) (Reason, bool) { i, ok := parse(reasonNames[:], s); r
 
 // Unchecked reports whether the message was let pass without being judged.
 func (r Reason) Unchecked() bool {
-	return r == ReasonNotReady || r == ReasonOverload || r == ReasonMalformed || r == ReasonFault
+	return r == ReasonNotReady || r == ReasonOverload || r == ReasonMalformed || r == ReasonFault || r == ReasonUnanswered
 }
 
 // Over is one trigger that the message is over, or would be in observe mode.

@@ -124,6 +124,45 @@ func BenchmarkWrite(b *testing.B) {
 	b.ReportMetric(float64(sizeOf(f.path))/(1<<20)/float64(rows)*million, "MiB/million")
 }
 
+// BenchmarkAppend is the whole way through the queue to the disk, sustained: rows/s, with
+// one goroutine that appends as fast as the writer writes.
+func BenchmarkAppend(b *testing.B) {
+	f := start(b, "", func(o *Options) { o.Log = newLog(io.Discard) })
+	g := newTraffic(million)
+	ds := make([]*policy.Decision, 100_000)
+	for i := range ds {
+		ds[i] = g.decision(uint64(i + 1))
+	}
+	seq, began := uint64(0), time.Now()
+	for b.Loop() {
+		for _, d := range ds {
+			seq++
+			d.Seq = seq
+			for rows, _, _ := f.q.depth(); seq%1000 == 0 && rows > queueRows/2; rows, _, _ = f.q.depth() {
+				f.flush(b)
+			}
+			if !f.Append(d) {
+				b.Fatal("Append refused a decision")
+			}
+		}
+	}
+	f.flush(b)
+	b.ReportMetric(float64(seq)/time.Since(began).Seconds(), "rows/s")
+}
+
+// BenchmarkOpen is a start with a million decisions.
+func BenchmarkOpen(b *testing.B) {
+	f := full(b)
+	f.stop()
+	for b.Loop() {
+		again, err := open(b, f.path)
+		if err != nil {
+			b.Fatal(err)
+		}
+		again.Close()
+	}
+}
+
 // full opens a database with a million decisions of one day; it is made once and kept in
 // the folder OSM_BENCH_DIR if that is set.
 func full(b *testing.B) *fixture {

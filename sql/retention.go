@@ -63,8 +63,8 @@ func (p *purge) decisions(ctx context.Context, w *writer, before time.Time) {
 	}
 	p.add(`DELETE FROM decisions WHERE seq IN (SELECT seq FROM decisions WHERE seq <= ? AND at < ? ORDER BY seq LIMIT ?)`, last.Int64, cut, purgeRows)
 	p.add(`DELETE FROM names WHERE id IN (SELECT n.id FROM name_epochs e JOIN names n ON n.id BETWEEN e.first_name AND e.last_name
-		WHERE e.last_seq < (SELECT ifnull(min(seq), 0) FROM decisions) LIMIT ?)`, purgeRows)
-	p.add(`DELETE FROM name_epochs WHERE id IN (SELECT id FROM name_epochs e WHERE e.last_seq < (SELECT ifnull(min(seq), 0) FROM decisions)
+		WHERE e.last_seq < (SELECT ifnull(min(seq), 9223372036854775807) FROM decisions) LIMIT ?)`, purgeRows)
+	p.add(`DELETE FROM name_epochs WHERE id IN (SELECT id FROM name_epochs e WHERE e.last_seq < (SELECT ifnull(min(seq), 9223372036854775807) FROM decisions)
 		AND NOT EXISTS (SELECT 1 FROM names WHERE id BETWEEN e.first_name AND e.last_name) LIMIT ?)`, purgeRows)
 	p.add(`DELETE FROM minutes WHERE minute IN (SELECT minute FROM minutes WHERE minute < ? LIMIT ?)`, cut/60_000, purgeRows)
 	p.add(`DELETE FROM hours WHERE (hour, account) IN (SELECT hour, account FROM hours WHERE hour < ? LIMIT ?)`, cut/3_600_000, purgeRows)

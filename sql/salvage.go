@@ -3,8 +3,10 @@ package store
 import (
 	"context"
 	"database/sql"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 )
@@ -58,12 +60,10 @@ func (s *Store) unknownFloor() uint64 { return uint64(max(s.o.Now().Unix()-1_700
 // carryOver copies what can be read of a damaged database; highest is the highest number
 // of a decision in it, 0 if that cannot be read.
 func carryOver(ctx context.Context, aside string, w *writer) (saved string, highest uint64) {
-	db := openReadOnly(aside, false)
-	defer db.Close()
-	if err := db.PingContext(ctx); err != nil {
-		return "nothing", 0
-	}
 	var version, seq int64
+	lengthen(aside)
+	db := openReadOnly(aside, false)
+	defer func() { db.Close() }()
 	if db.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version) != nil || version == 0 {
 		db.Close()
 		if db = openReadOnly(aside, true); db.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version) != nil {
@@ -83,6 +83,32 @@ func carryOver(ctx context.Context, aside string, w *writer) (saved string, high
 		parts = append(parts, part)
 	}
 	return strings.Join(parts, ", "), uint64(seq)
+}
+
+// maxLengthen bounds how long a file is made that was cut.
+const maxLengthen = 1 << 40
+
+// lengthen makes a file that was cut as long as its header says, with a hole: of a shorter
+// one SQLite reads nothing at all. What is in it stays as it is.
+func lengthen(path string) {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	var header [32]byte
+	fi, err := f.Stat()
+	if _, readErr := f.ReadAt(header[:], 0); err != nil || readErr != nil || string(header[:6]) != "SQLite" {
+		return
+	}
+	// sqlite.org/fileformat.html 1.3: the size of a page at 16, the number of pages at 28.
+	page := int64(binary.BigEndian.Uint16(header[16:]))
+	if page == 1 {
+		page = 65_536
+	}
+	if size := page * int64(binary.BigEndian.Uint32(header[28:])); size > fi.Size() && size <= maxLengthen {
+		f.Truncate(size) // if it fails nothing can be read, as before
+	}
 }
 
 // copyTable copies the rows of one table up to the first that cannot be read.

@@ -36,9 +36,11 @@ func prepareFile(path string) error {
 	if _, err := os.Stat(filepath.Dir(path)); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o640)
+	// A file that is there must not be opened: closing it would drop the locks that SQLite
+	// holds on it in this process (sqlite.org/howtocorrupt.html 2.2).
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o640)
 	if err != nil {
-		return nil // SQLite will say why, and it may pass
+		return nil // it is there, or SQLite will say what is wrong
 	}
 	return f.Close()
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -68,7 +69,12 @@ func (e *env) doctor(c *cli.Context) error {
 		all.Items = append(all.Items, control.Check{Name: "daemon", Text: err.Error(), Hint: hint})
 	}
 	host := control.Host{Config: cfg, UID: e.uid, Now: e.now}
-	all.Items = append(all.Items, host.Checks(c.Context)...)
+	for _, check := range host.Checks(c.Context) {
+		told := slices.ContainsFunc(all.Items, func(o control.Check) bool { return o.Name == check.Name && o.Text == check.Text })
+		if !told { // by the daemon already
+			all.Items = append(all.Items, check)
+		}
+	}
 	wrong := 0
 	for _, check := range all.Items {
 		if !check.OK {

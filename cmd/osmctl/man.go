@@ -95,7 +95,7 @@ func (r *roff) commands(path string, commands []*cli.Command) {
 			continue
 		}
 		r.printf(".SS %s\n", escape(strings.TrimSpace(full+" "+c.ArgsUsage)))
-		r.printf("%s.\n", escape(strings.ToUpper(c.Usage[:1])+c.Usage[1:]))
+		r.printf("%s.\n", escape(upper(c.Usage)))
 		if c.Description != "" {
 			r.printf(".PP\n")
 			r.text(c.Description)
@@ -135,6 +135,14 @@ func (r *roff) flags(flags []cli.Flag) {
 	}
 }
 
+// upper begins a sentence.
+func upper(s string) string {
+	if s == "" {
+		return s
+	}
+	return strings.ToUpper(s[:1]) + s[1:]
+}
+
 // manConfig writes osm.toml(5): the shipped file's comments, with its values in bold.
 func manConfig(w io.Writer) error {
 	r := &roff{w: w}
@@ -168,10 +176,12 @@ func (r *roff) block(block string, first bool) {
 	}
 	if first && len(prose) > 0 {
 		_, prose[0], _ = strings.Cut(prose[0], ": ") // the title stands in NAME
+		prose[0] = upper(prose[0])
 	}
 	title := ""
 	if len(prose) > 0 && strings.HasPrefix(prose[0], "[") {
 		title, prose[0], _ = strings.Cut(prose[0], ": ")
+		prose[0] = upper(prose[0])
 		r.printf(".SH %s\n", escape(title))
 	}
 	r.printf(".PP\n")

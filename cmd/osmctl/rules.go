@@ -83,15 +83,9 @@ together with --account.`, 0, 0, []cli.Flag{
 	}
 }
 
-func (e *env) limitSet(c *cli.Context) error {
-	level, name, err := whom(c)
-	if err != nil {
-		return err
-	}
-	if level == "" {
-		return usagef("limit set needs one of --account, --mailbox, --package, --reseller and --server")
-	}
-	l := control.Limit{Level: level, Name: name, Trigger: c.String("trigger"), Reason: c.String("reason")}
+// limitFlags reads what a limit is to set.
+func limitFlags(c *cli.Context) (control.Limit, error) {
+	l := control.Limit{Trigger: c.String("trigger"), Reason: c.String("reason")}
 	if c.IsSet("max") {
 		max := c.Int64("max")
 		l.Max = &max
@@ -105,7 +99,7 @@ func (e *env) limitSet(c *cli.Context) error {
 	if c.IsSet("per") {
 		d, err := config.ParseDuration(c.String("per"))
 		if err != nil {
-			return usagef("--per: %v", err)
+			return l, usagef("--per: %v", err)
 		}
 		per := control.Period(d)
 		l.Per = &per
@@ -113,7 +107,7 @@ func (e *env) limitSet(c *cli.Context) error {
 	if c.IsSet("actions") {
 		list, err := config.ParseActions(c.String("actions"))
 		if err != nil {
-			return usagef("--actions: %v", err)
+			return l, usagef("--actions: %v", err)
 		}
 		entries := []control.LimitEntry{}
 		for _, a := range list {
@@ -121,6 +115,22 @@ func (e *env) limitSet(c *cli.Context) error {
 		}
 		l.Actions = &entries
 	}
+	return l, nil
+}
+
+func (e *env) limitSet(c *cli.Context) error {
+	level, name, err := whom(c)
+	if err != nil {
+		return err
+	}
+	if level == "" {
+		return usagef("limit set needs one of --account, --mailbox, --package, --reseller and --server")
+	}
+	l, err := limitFlags(c)
+	if err != nil {
+		return err
+	}
+	l.Level, l.Name = level, name
 	if l.Max == nil && l.Mode == nil && l.Verdict == nil && l.Release == nil && l.Actions == nil && l.Per == nil {
 		return usagef("limit set needs something to set: --max, --mode, --verdict, --release, --actions or --per")
 	}

@@ -56,7 +56,7 @@ func (e *env) statusText(s *control.Status) {
 		"config", fmt.Sprintf("%s, read %s", s.Config.Path, e.when(s.Config.LoadedAt)),
 		"config error", s.Config.Error,
 		"exim", s.Exim.Text,
-		"accounts", fmt.Sprintf("%s accounts, %s domains from %s, read %s; %s", number(int64(s.Accounts.Accounts)), number(int64(s.Accounts.Domains)), s.Accounts.Panel, e.when(s.Accounts.LoadedAt), dash(s.Accounts.Text)),
+		"accounts", e.accountsText(s),
 		"store", s.Store.Text,
 		"inspect", s.Inspect.Text,
 		"executor", s.Executor.Text,
@@ -68,6 +68,15 @@ func (e *env) statusText(s *control.Status) {
 	if t.Enforcing == 0 && s.Config.Checking {
 		e.line("nothing is stopped yet: every trigger observes; see \"osmctl events\", then set mode = \"enforce\"")
 	}
+}
+
+func (e *env) accountsText(s *control.Status) string {
+	a := &s.Accounts
+	text := a.Text
+	if text == "" {
+		text = fmt.Sprintf("%s accounts, %s domains from %s", number(int64(a.Accounts)), number(int64(a.Domains)), a.Panel)
+	}
+	return text + ", read " + e.when(a.LoadedAt)
 }
 
 func (e *env) top(c *cli.Context) error {

@@ -58,8 +58,7 @@ type daemon struct {
 	held     *actions.Held
 	runner   *actions.Runner
 
-	executorProblem atomic.Pointer[string]
-	watched         map[string]watched // by keepHouse alone
+	watched map[string]watched // by keepHouse alone
 
 	life       *life
 	background sync.WaitGroup // ends with stopping
@@ -158,7 +157,8 @@ func (d *daemon) newServer() error {
 	}
 	d.server = &eximacl.Server{
 		Check: d.flow.check, Overload: d.flow.overload, Malformed: d.flow.malformed, Fault: d.flow.fault,
-		Done: d.flow.done, PeerOK: func(uid uint32) bool { return uid == uint32(exim.UID) },
+		Unsent: d.flow.unsent,
+		Done:   d.flow.done, PeerOK: func(uid uint32) bool { return uid == uint32(exim.UID) },
 		Deadline: d.cfg.Exim.Deadline, MaxConns: int(d.cfg.Exim.MaxConnections), Log: d.log.With("component", "eximacl"),
 	}
 	return nil

@@ -107,6 +107,15 @@ func (f *flow) fault(_ eximacl.Conn, s *policy.Submission) *policy.Decision {
 	return f.unjudged(s, policy.ReasonFault)
 }
 
+// unsent is for a message that has passed because Exim no longer waited: what was
+// accepted is counted already, anything else becomes what really happened.
+func (f *flow) unsent(_ eximacl.Conn, d *policy.Decision) *policy.Decision {
+	if d.Verdict == policy.Accept {
+		return d
+	}
+	return f.engine.CountIn(d.At, d.Submission, d.Identity, policy.ReasonUnanswered)
+}
+
 // unjudged goes without identity: it may be what failed.
 func (f *flow) unjudged(s *policy.Submission, why policy.Reason) *policy.Decision {
 	id := policy.Identity{Account: policy.AccountUnknown, SubKey: why.String(), Basis: "not found out: " + why.String()}

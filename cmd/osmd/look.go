@@ -32,6 +32,7 @@ func (d *daemon) look() {
 	d.rising("overload", shed, "more questions at once than exim.max_connections, or answers past the deadline: only known senders are stopped; %d so far; busiest: "+d.flow.busy.most())
 	d.rising("refused", uint64(st.Refused.Load()), "far too many questions at once: closed, accepted unchecked; %d so far; busiest: "+d.flow.busy.most())
 	d.rising("unchecked", d.uncheckedTotal(), "messages were accepted unchecked: %d so far; see osmctl status")
+	d.rising("unanswered", uint64(st.Unsent.Load()), "Exim asked and gave up before its answer: accepted unchecked; %d so far; the daemon stood still or was too slow")
 	d.rising("bad-peer", uint64(st.BadPeer.Load()), "somebody who is not Exim asked on the policy socket: %d times so far; see the log")
 	d.rising("malformed", uint64(st.Malformed.Load()), "questions of Exim could not be understood: %d so far; is the ACL of this version?")
 	d.rising("panics", uint64(st.Panics.Load()), "faults in the daemon, each of one message, which was accepted: %d so far; please report the log")
@@ -41,6 +42,9 @@ func (d *daemon) look() {
 		text = "osmd inspect does not answer, scripts are told apart by uid and directory only: " + err.Error()
 	}
 	d.alarms.set("inspector", text)
+	held := d.held.Status()
+	d.alarms.set("held", held.Problem)
+	d.alarms.set("exim-timers", strings.Join(held.Alarms, "; "))
 	d.alarms.set("accounts", strings.Join(mapProblems(d.panel.Status().Files), "; "))
 	for _, name := range d.children.gone() {
 		d.alarms.raise("part-"+name, "osmd "+name+" has ended; restart osmd to have it again")

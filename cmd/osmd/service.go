@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -105,8 +106,11 @@ func (d *daemon) inspectPart() control.Part {
 }
 
 func (d *daemon) executorPart() control.Part {
-	if p := d.executorProblem.Load(); p != nil && *p != "" {
-		return control.Part{Text: *p}
+	if slices.Contains(d.children.gone(), executorSocket) {
+		return control.Part{Text: "it has ended: held mail can be neither released nor removed"}
+	}
+	if p := d.held.Status().Problem; p != "" {
+		return control.Part{Text: "held mail waits: " + p}
 	}
 	return control.Part{OK: true, Text: "answers"}
 }

@@ -9,8 +9,10 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -222,6 +224,10 @@ func makeSockets(cfg config.Config, id ids) (map[string]*net.UnixListener, error
 		{inspectSocket, cfg.Server.InspectSocket, id.osmGID},
 		{executorSocket, cfg.Server.ExecutorSocket, id.osmGID},
 	}
+	if !answers(cfg.Server.PolicySocket) {
+		// Before Exim finds a socket on which nobody answers yet.
+		waitForEnd(cfg.Server.InspectSocket, cfg.Server.ExecutorSocket)
+	}
 	out := map[string]*net.UnixListener{}
 	for _, w := range want {
 		l, err := listenUnix(w.path)
@@ -239,11 +245,40 @@ func makeSockets(cfg config.Config, id ids) (map[string]*net.UnixListener, error
 	return out, nil
 }
 
+// partsEnd is how long the root parts of a daemon that is gone may take to end as well:
+// the executor lets a delivery that is under way come to its end.
+const partsEnd = 10 * time.Second
+
+// waitForEnd waits until nobody answers on the sockets, or for partsEnd. The root parts
+// see only after the daemon's end that it is gone, and a restart is quicker than that.
+func waitForEnd(paths ...string) {
+	limit := time.NewTimer(partsEnd)
+	defer limit.Stop()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for slices.ContainsFunc(paths, answers) {
+		select {
+		case <-limit.C:
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// answers reports whether somebody listens on a socket.
+func answers(path string) bool {
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		return false
+	}
+	c.Close()
+	return true
+}
+
 // listenUnix makes a socket nobody but the owner may use yet. A socket of a daemon that
 // is still running is left alone.
 func listenUnix(path string) (*net.UnixListener, error) {
-	if c, err := net.Dial("unix", path); err == nil {
-		c.Close()
+	if answers(path) {
 		return nil, fmt.Errorf("listen on %q: another osmd answers there already; stop it first", path)
 	}
 	if st, err := os.Lstat(path); err == nil && st.Mode()&os.ModeSocket == 0 {

@@ -129,3 +129,37 @@ executor.toml:4: executor: exim_spool = "../spool": must be an absolute path wit
 		t.Error("LoadExecutor followed a symbolic link")
 	}
 }
+
+func FuzzValues(f *testing.F) {
+	for _, s := range []string{"90m", "1d12h", "500MB", "60/min", "2027-01-31", "0.5w", "1e9d", "-1h"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if d, err := ParseDuration(s); err == nil {
+			if back, err := ParseDuration(FormatDuration(d)); d < 0 || err != nil || back != d {
+				t.Errorf("ParseDuration(%q) = %v, written %q, read %v, %v", s, d, FormatDuration(d), back, err)
+			}
+		}
+		if n, err := ParseBytes(s); err == nil {
+			if back, err := ParseBytes(FormatBytes(n)); n < 0 || err != nil || back != n {
+				t.Errorf("ParseBytes(%q) = %d, read again %d, %v", s, n, back, err)
+			}
+		}
+		if r, err := ParseRate(s); err == nil {
+			if back, err := ParseRate(r.String()); err != nil || back != r {
+				t.Errorf("ParseRate(%q) = %v, read again %v, %v", s, r, back, err)
+			}
+		}
+	})
+}
+
+func FuzzParseExecutor(f *testing.F) {
+	f.Add("exim_binary = \"/usr/sbin/exim\"\ndeliver_prefix = [\"/bin/x\"]\n")
+	f.Add("ids_per_second = \"x\"\n[a.b]\nc = 1\n")
+	f.Fuzz(func(t *testing.T, s string) {
+		e, err := ParseExecutor([]byte(s), "executor.toml")
+		if err == nil && (!isPath(e.EximBinary) || (len(e.DeliverPrefix) > 0 && !isPath(e.DeliverPrefix[0])) || e.IDsPerSecond < 1) {
+			t.Errorf("ParseExecutor(%q) = %+v", s, e)
+		}
+	})
+}

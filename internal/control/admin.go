@@ -102,10 +102,25 @@ func (s *Service) Doctor(ctx context.Context, a Actor) (List[Check], error) {
 	if s.o.Doctor != nil {
 		l.Items = append(l.Items, s.o.Doctor(ctx)...)
 	}
+	l.Items = append(l.Items, s.journal(ctx)...)
 	for _, alarm := range st.Alarms {
 		l.Items = append(l.Items, bad("alarm "+alarm.Name, "", "%s", alarm.Text))
 	}
 	return l, nil
+}
+
+// journal tells what happened to the daemon itself in the last week, such as a gap in
+// which mail was accepted unchecked: nothing to mend, but to know.
+func (s *Service) journal(ctx context.Context) []Check {
+	list, _, err := s.o.Store.Journal(ctx, s.o.Clock().Wall.Add(-7*24*time.Hour), 20, "")
+	if err != nil {
+		return []Check{bad("journal", "see osmctl status", "it could not be read: %v", err)}
+	}
+	var out []Check
+	for _, e := range list {
+		out = append(out, skipped("journal", "%s: %s at %s", e.Kind, e.Text, e.At.In(s.o.Zone).Format("2006-01-02 15:04:05 MST")))
+	}
+	return out
 }
 
 // timersCheck asks Exim, by way of the executor, whether it keeps held mail.
@@ -179,6 +194,36 @@ func (s *Service) effective(ctx context.Context, a Actor) (config.Config, error)
 	}
 	cfg := s.o.Config()
 	return cfg.Effective(overrides, exemptions, s.o.Clock().Wall), nil
+}
+
+// CheckConfig names every mistake in the text of an osm.toml, those included that only
+// show together with what stands in the database.
+func (s *Service) CheckConfig(ctx context.Context, a Actor, text string) (List[string], error) {
+	if err := operatorOnly(a, "check settings"); err != nil {
+		return List[string]{}, err
+	}
+	l := List[string]{Items: []string{}}
+	cfg, err := config.Parse([]byte(text), "", s.o.Zone)
+	var mistakes config.Mistakes
+	switch {
+	case errors.As(err, &mistakes):
+		for _, m := range mistakes {
+			l.Items = append(l.Items, m.Error())
+		}
+		return l, nil
+	case err != nil:
+		return l, err
+	}
+	stored, err := s.o.Store.Overrides(ctx)
+	if err != nil {
+		return l, found(err, "", "no limits")
+	}
+	for i := range stored {
+		for _, m := range policy.ValidateOverride(&stored[i], cfg.Triggers) {
+			l.Items = append(l.Items, fmt.Sprintf("limit %d in the database would do nothing any more: %s", stored[i].ID, m))
+		}
+	}
+	return l, nil
 }
 
 // Reload reads the file again. With a mistake in it nothing changes.

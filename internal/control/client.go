@@ -316,6 +316,11 @@ func (c *Client) ExportConfig(ctx context.Context) (string, error) {
 	return string(b), err
 }
 
+// CheckConfig asks for the mistakes in the text of an osm.toml.
+func (c *Client) CheckConfig(ctx context.Context, toml string) (List[string], error) {
+	return post[List[string]](ctx, c, "/v1/config/check", ConfigText{TOML: toml})
+}
+
 // Reload makes the daemon read its file again.
 func (c *Client) Reload(ctx context.Context) (Reloaded, error) {
 	return post[Reloaded](ctx, c, "/v1/config/reload", nil)

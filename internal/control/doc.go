@@ -17,7 +17,7 @@
 //	GET    /v1/explain/{reference or message id}
 //	POST   /v1/explain                         what would happen to a described message; counts nothing
 //	GET    /v1/tail                            decisions as they are made, one JSON object per line
-//	GET    /v1/held                            held mail             account, mailbox, directory, subject, trigger, state
+//	GET    /v1/held                            held mail             account, mailbox, working_directory, subject, trigger, state
 //	GET    /v1/held/{reference or message id}  one held message with its headers
 //	POST   /v1/held/release                    let held mail go      refs or the filters above, expect, dry_run
 //	POST   /v1/held/discard                    remove it for good    the same
@@ -33,6 +33,7 @@
 //	DELETE /v1/exemptions/{id}
 //	GET    /v1/config                          every value in force and where it stands
 //	GET    /v1/config/export                   the same as osm.toml (text)
+//	POST   /v1/config/check                    the mistakes of a file that is not in force yet: toml
 //	POST   /v1/config/reload                   read the file again
 //	GET    /v1/audit                           who changed what      since
 //	GET    /v1/doctor                          the daemon's own checks

@@ -80,20 +80,30 @@ func decider(d *Decision) *store.Over {
 
 // decision finds a stored decision by what people have in hand.
 func (s *Service) decision(ctx context.Context, ref string) (Decision, error) {
-	const hint = "a decision is stored within a second and kept for store.keep_decisions; references have 8 characters, message ids 16 or 23"
+	const hint = "decisions are kept for store.keep_decisions; references have 8 characters, message ids 16 or 23"
 	ref = strings.Trim(strings.TrimSpace(ref), "<>()[]\"',;")
 	ref = strings.TrimPrefix(ref, "ref=")
-	var d Decision
-	var err error
+	find := s.o.Store.DecisionByMessageID
 	switch {
 	case actions.ValidMessageID(ref):
-		d, err = s.o.Store.DecisionByMessageID(ctx, ref)
 	case len(ref) > 0 && len(ref) <= 16:
-		d, err = s.o.Store.DecisionByRef(ctx, strings.ToLower(ref))
+		find, ref = s.o.Store.DecisionByRef, strings.ToLower(ref)
 	default:
-		return d, badRequest("%.80q is neither a reference (8 letters and digits) nor a message id of Exim", ref)
+		return Decision{}, badRequest("%.80q is neither a reference (8 letters and digits) nor a message id of Exim", ref)
 	}
+	s.upToDate(ctx)
+	d, err := find(ctx, ref)
 	return d, found(err, hint, "no message is known as %.40q", ref)
+}
+
+// upToDate lets the store write what it has been handed, so that people find the
+// message that was stopped a moment ago. Without it they see what is there.
+func (s *Service) upToDate(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if err := s.o.Store.Flush(ctx); err != nil {
+		s.o.Log.Debug("the store did not write what waits", "err", err)
+	}
 }
 
 // filledBy lists the messages that were in the window of the limit that decided.
@@ -110,7 +120,7 @@ func (s *Service) filledBy(ctx context.Context, d *Decision, o *store.Over, at t
 		source, _ := policy.ParseSource(d.Source)
 		k.ClientIP, k.IPClass = ip, s.ipClass(d, source, ip)
 	}
-	list, err := s.o.Store.MessagesThatFilled(ctx, k, at.Add(-time.Duration(o.Per)), at, shownFilling)
+	list, err := s.o.Store.MessagesThatFilled(ctx, k, at.Add(-time.Duration(o.Per)), at.Add(time.Millisecond), shownFilling)
 	if errors.Is(err, context.DeadlineExceeded) {
 		return []Decision{}, nil // the explanation is worth more than its evidence
 	}

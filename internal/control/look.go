@@ -16,8 +16,12 @@ import (
 // topSince is how far back the list of senders goes unless somebody says otherwise.
 const topSince = 24 * time.Hour
 
-// Top lists the accounts that sent most, by recipients of what was accepted.
-func (s *Service) Top(ctx context.Context, a Actor, since time.Time, p Page) (List[Top], error) {
+// Top lists the accounts that sent most, by "recipients" or "messages" of what was
+// accepted, or by messages that were "stopped".
+func (s *Service) Top(ctx context.Context, a Actor, since time.Time, by string, p Page) (List[Top], error) {
+	if by = orNothing(by, "recipients"); by != "recipients" && by != "messages" && by != "stopped" {
+		return List[Top]{}, badRequest("by is %.40q: it is recipients, messages or stopped", by)
+	}
 	if since.IsZero() {
 		since = s.o.Clock().Wall.Add(-topSince)
 	}
@@ -25,7 +29,7 @@ func (s *Service) Top(ctx context.Context, a Actor, since time.Time, p Page) (Li
 	if a.Role != Operator {
 		limit = maxLimit
 	}
-	top, err := s.o.Store.Top(ctx, since, "recipients", limit)
+	top, err := s.o.Store.Top(ctx, since, by, limit)
 	if err != nil {
 		return List[Top]{}, found(err, "", "no senders")
 	}

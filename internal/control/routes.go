@@ -29,6 +29,11 @@ type BackedUp struct {
 	Bytes int64  `json:"bytes"`
 }
 
+// ConfigText is an osm.toml to be checked, as a text.
+type ConfigText struct {
+	TOML string `json:"toml"`
+}
+
 // Reloaded is what a reload changed.
 type Reloaded struct {
 	Path string `json:"path"`
@@ -76,7 +81,7 @@ func routes(s *Service) map[string]operation {
 func lookRoutes(s *Service) map[string]operation {
 	return map[string]operation{
 		"GET /v1/top": listed(s, func(ctx context.Context, c *call, p Page, since time.Time) (List[Top], error) {
-			return s.Top(ctx, c.actor, since, p)
+			return s.Top(ctx, c.actor, since, c.URL.Query().Get("by"), p)
 		}),
 		"GET /v1/usage/{account}": listed(s, func(ctx context.Context, c *call, p Page, _ time.Time) (List[Usage], error) {
 			return s.Usage(ctx, c.actor, c.PathValue("account"), p)
@@ -140,7 +145,7 @@ func heldRoutes(s *Service) map[string]operation {
 	return map[string]operation{
 		"GET /v1/held": listed(s, func(ctx context.Context, c *call, p Page, _ time.Time) (List[HeldMessage], error) {
 			q := c.URL.Query()
-			return s.Held(ctx, c.actor, Selection{Account: q.Get("account"), Mailbox: q.Get("mailbox"), Directory: q.Get("directory"),
+			return s.Held(ctx, c.actor, Selection{Account: q.Get("account"), Mailbox: q.Get("mailbox"), Directory: q.Get("working_directory"),
 				Subject: q.Get("subject"), Trigger: q.Get("trigger"), State: q.Get("state")}, p)
 		}),
 		"GET /v1/held/{ref}": plain(func(ctx context.Context, c *call) (HeldMessage, error) {
@@ -213,6 +218,13 @@ func configRoutes(s *Service) map[string]operation {
 			_, _ = c.w.Write([]byte(text)) // the client may have gone
 			return nil, nil
 		},
+		"POST /v1/config/check": plain(func(ctx context.Context, c *call) (List[string], error) {
+			var q ConfigText
+			if err := c.read(&q); err != nil {
+				return List[string]{}, err
+			}
+			return s.CheckConfig(ctx, c.actor, q.TOML)
+		}),
 		"POST /v1/config/reload": plain(func(ctx context.Context, c *call) (Reloaded, error) { return s.Reload(ctx, c.actor) }),
 	}
 }

@@ -116,21 +116,6 @@ func (s *Service) mayAccount(a Actor, account string) error {
 	return forbidden("%.80q is none of your accounts", account)
 }
 
-// ownAccounts are the accounts that the actor may see; nil for an operator, who sees
-// all.
-func (s *Service) ownAccounts(a Actor) []string {
-	if a.Role == Operator {
-		return nil
-	}
-	own := []string{}
-	for _, account := range s.o.Accounts().Accounts() {
-		if account.Reseller == a.Reseller {
-			own = append(own, account.Name)
-		}
-	}
-	return own
-}
-
 // found makes an error of the store fit for the API.
 func found(err error, hint, format string, args ...any) error {
 	switch {

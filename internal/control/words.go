@@ -121,6 +121,8 @@ func (s *story) rule() string {
 		return "It was not checked: the question that Exim asked could not be understood. It is charged to nobody."
 	case policy.ReasonFault:
 		return "It was not checked, because of a fault of osm itself: the daemon's log has the details."
+	case policy.ReasonUnanswered:
+		return "It passed unchecked: the daemon's answer came when Exim had stopped waiting for it. It was counted."
 	}
 	return ""
 }

@@ -39,6 +39,7 @@ timeout_frozen_after = 60d
 ignore_bounce_errors_after = 60d
 smtp_accept_max = 300
 smtp_accept_max_per_host = 300
+smtp_connect_backlog = 500
 smtp_accept_queue = 0
 smtp_accept_queue_per_connection = 0
 smtp_load_reserve = 1000
@@ -53,7 +54,7 @@ never_users = root
 
 begin acl
 acl_rcpt:
-  accept hosts = +relay_from_hosts
+  accept hosts = : +relay_from_hosts
   accept authenticated = *
   accept domains = +local_domains
   deny message = relay not permitted

@@ -221,13 +221,17 @@ my $s=IO::Socket::INET->new(PeerAddr=>"127.0.0.1:25",Timeout=>20) or die "connec
 sub get { do { $l=<$s>; die "gone" unless defined $l } while $l=~/^\d\d\d-/; return $l }
 sub say_ { print $s "$_[0]\r\n"; get(); die $l unless $l=~/^$_[1]/ }
 get(); say_("EHLO web.example",250); say_("MAIL FROM:<$from>",250); say_("RCPT TO:<$_>",250) for @to;
-say_("DATA",354); print $s "From: <$from>\r\nTo: $to[0]\r\nSubject: $subject\r\n\r\nHello.\r\n"; say_(".",250); say_("QUIT",221);
+say_("DATA",354); print $s "From: <$from>\r\nTo: $to[0]\r\nSubject: $subject\r\n\r\nHello.\r\n"; say_(".",250); print $s "QUIT\r\n";
 `
 
 // LoopbackSMTP sends one message by SMTP without AUTH from a process of the account.
 func (l *Lab) LoopbackSMTP(ctx context.Context, account string, m Mail) error {
 	args := append([]string{"-e", loopbackScript, m.From, m.Subject}, m.To...)
-	out, err := l.As(ctx, account, l.HomeOf(account), "/usr/bin/perl", args...).CombinedOutput()
+	dir := l.HomeOf(account)
+	if l.uids[account] == 0 { // a system user
+		dir = "/"
+	}
+	out, err := l.As(ctx, account, dir, "/usr/bin/perl", args...).CombinedOutput()
 	if err == nil {
 		return nil
 	}
