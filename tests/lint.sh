@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 go=${GO:-go}
-unformatted=$(gofmt -l $(git ls-files '*.go'))
+unformatted=$(git ls-files -z '*.go' | xargs -0 ls 2>/dev/null | xargs gofmt -l)
 if [ -n "$unformatted" ]; then
   echo "lint: run gofmt -w on: $unformatted" >&2
   exit 1

@@ -59,6 +59,7 @@ type daemon struct {
 	runner   *actions.Runner
 
 	watched map[string]watched // by keepHouse alone
+	hits    map[int64]int64    // of exemptions, as far as they are written down; the same
 
 	life       *life
 	background sync.WaitGroup // ends with stopping

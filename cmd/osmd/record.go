@@ -68,15 +68,19 @@ const houseEvery = time.Second
 func (d *daemon) keepHouse(ctx context.Context) error {
 	tick := time.NewTicker(houseEvery)
 	defer tick.Stop()
-	for {
+	for n := 1; ; n++ {
 		select {
 		case <-ctx.Done():
+			d.writeHits(context.WithoutCancel(ctx))
 			return nil
 		case <-tick.C:
 			d.follow(d.tracker.Close(d.clock()), nil)
 			d.endHolds(ctx)
 			d.look()
 			d.alive()
+			if n%hitsEvery == 0 {
+				d.writeHits(ctx)
+			}
 		}
 	}
 }
@@ -99,4 +103,31 @@ func (d *daemon) endHolds(ctx context.Context) {
 		d.held.Kick()
 		return // the next one a second later: the list has changed
 	}
+}
+
+// hitsEvery is after how many rounds of the house the use of exemptions is written down.
+const hitsEvery = 30
+
+// writeHits adds what exemptions were used for since the last time. What cannot be
+// written now is written the next time.
+func (d *daemon) writeHits(ctx context.Context) {
+	more, now := map[int64]int64{}, map[int64]int64{}
+	for _, h := range d.engine.ExemptionHits() {
+		id := h.Exemption.ID
+		if id == 0 {
+			continue // of the file: it has no row
+		}
+		now[id] = h.Hits
+		if n := h.Hits - d.hits[id]; n > 0 {
+			more[id] = n
+		}
+	}
+	if len(more) == 0 {
+		return
+	}
+	if err := d.store.AddExemptionHits(ctx, more); err != nil {
+		d.log.Warn("the use of exemptions was not written down yet", "err", err)
+		return
+	}
+	d.hits = now
 }

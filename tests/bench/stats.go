@@ -28,8 +28,6 @@ func (s sample) quartiles() (q1, median, q3 float64) {
 	return at(0.25), at(0.5), at(0.75)
 }
 
-func (s sample) median() float64 { _, m, _ := s.quartiles(); return m }
-
 // ratios pairs two samples of the same rounds.
 func ratios(a, b sample) sample {
 	var out sample
