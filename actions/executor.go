@@ -266,6 +266,8 @@ func explain(req request, err error, next string) *ExecutorError {
 		return nil
 	}
 	e := &ExecutorError{What: req.Verb, Why: err.Error(), Next: next}
+	// Exim makes the folder of its queue with its first message.
+	e.Gone = req.Verb == verbQueueList && errors.Is(err, os.ErrNotExist)
 	if len(req.IDs) > 0 {
 		e.On = req.IDs[0]
 	}

@@ -59,6 +59,10 @@ func (h *Held) reconcile(ctx context.Context, now policy.Moment) error {
 		}
 		return nil
 	})
+	var e *ExecutorError
+	if len(register) == 0 && errors.As(err, &e) && e.Gone {
+		err = nil // a new Exim has no queue yet; where mail is held, a missing queue is an alarm
+	}
 	if err != nil {
 		return err
 	}

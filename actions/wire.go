@@ -98,7 +98,7 @@ type ExecutorError struct {
 	On   string `json:"on,omitempty"`
 	Why  string `json:"why"`
 	Next string `json:"next,omitempty"`
-	// Gone is set when the message is not in Exim's queue.
+	// Gone is set when the message, or for the list the queue itself, is not there.
 	Gone bool `json:"gone,omitempty"`
 	// RetryAfter is set when a brake held the request back: nothing was done, and it
 	// may be sent again after this time.

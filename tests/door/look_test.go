@@ -66,6 +66,8 @@ type (
 		State     string `json:"state"`
 		Trigger   string `json:"trigger"`
 		By        string `json:"by"`
+
+		HeldAt time.Time `json:"held_at"`
 	}
 	explanation struct {
 		Decision decision `json:"decision"`

@@ -92,6 +92,8 @@ type world struct {
 // rules are two triggers for all, far from everybody: a test sets the limits of its own
 // accounts by osmctl. The shipped ones observe.
 const rules = `
+[held]
+release_rate = "600/min"
 [[trigger]]
 name = "messages"
 watch = "account"

@@ -243,7 +243,13 @@ mode = "enforce"
 	if stopped := len(frozen(t, "Backlog")); stopped != n-most {
 		t.Fatalf("%d were frozen, want %d", stopped, n-most)
 	}
-	w.registered(t, n-most, account)
+	last := w.registered(t, n-most, account)[n-most-1]
+	eventually(t, 5*time.Second, "the second that a message may take into the queue", func() error {
+		if age := time.Since(last.HeldAt); age < 1100*time.Millisecond {
+			return fmt.Errorf("held for %v", age)
+		}
+		return nil
+	})
 	w.do(t, "reset", "messages/"+account) // any change makes the register look at once
 	eventually(t, 25*time.Second, "all of the backlog", func() error {
 		if got := machine.Sink.Count("Subject", "Backlog"); got != n {
