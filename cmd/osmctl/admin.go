@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -55,6 +56,7 @@ func (e *env) doctor(c *cli.Context) error {
 	}
 	client := control.NewClient(cfg.Server.ControlSocket)
 	defer client.Close()
+	client.Timeout = 10 * time.Second // a daemon that stands still is one of the things to be found
 	l, err := client.Doctor(c.Context)
 	switch {
 	case err == nil:

@@ -12,6 +12,8 @@ import (
 // record writes a decision down, after its answer. It never blocks: what finds no room is
 // counted by whoever had none.
 func (d *daemon) record(dec *policy.Decision) {
+	// The event first: whoever finds the decision finds its event as well.
+	d.follow(d.tracker.Add(dec), dec)
 	if !d.o.withoutStore {
 		d.store.Append(dec)
 	}
@@ -19,7 +21,6 @@ func (d *daemon) record(dec *policy.Decision) {
 	if dec.Verdict == policy.Freeze || dec.Verdict == policy.Discard {
 		d.held.Frozen(dec)
 	}
-	d.follow(d.tracker.Add(dec), dec)
 }
 
 // follow hands changed events to the store and new ones to the actions.
