@@ -50,6 +50,7 @@ func (n *names) value(text string) any {
 	if id == 0 {
 		id = n.next
 		n.next++
+		text = strings.Clone(text) // a map takes over the key it is given, and with it the row
 		n.young[text] = id
 		n.fresh = append(n.fresh, name{id, text})
 	}

@@ -113,8 +113,6 @@ func overRestart(t *testing.T, w *world, limit int, end func() error) (r restart
 	if err := end(); err != nil {
 		t.Fatal(err)
 	}
-	r.beforeTheEnd = s.count(func(i interval) bool { return i.to.Before(ended) })
-	r.recent = s.count(func(i interval) bool { return i.from.Before(ended) && i.to.After(ended.Add(-250*time.Millisecond)) })
 	eventually(t, 10*time.Second, "messages that pass unchecked", func() error {
 		if n := w.uncheckedByExim(); n < 5 {
 			return fmt.Errorf("%d so far", n)
@@ -132,6 +130,8 @@ func overRestart(t *testing.T, w *world, limit int, end func() error) (r restart
 		return nil
 	})
 	taken := len(s.end(t))
+	r.beforeTheEnd = s.count(func(i interval) bool { return i.to.Before(ended) })
+	r.recent = s.count(func(i interval) bool { return i.from.Before(ended) && i.to.After(ended.Add(-250*time.Millisecond)) })
 	stopped := len(frozen(t, subject))
 	r.passed, r.byExim = taken-stopped, w.uncheckedByExim()
 	came(t, subject, r.passed, stopped)
