@@ -105,7 +105,8 @@ var eximOptionNames = []string{
 	"split_spool_directory", "timeout_frozen_after", "untrusted_set_sender",
 }
 
-// options asks Exim for its effective settings. A switch is "true" or "false".
+// options asks Exim for its effective settings, and what its ACLs ask. A switch is "true"
+// or "false".
 func (x *executor) options(ctx context.Context) (map[string]string, error) {
 	said, err := x.exim.run(ctx, append([]string{"-bP"}, eximOptionNames...)...)
 	options := parseOptions(said)
@@ -116,6 +117,7 @@ func (x *executor) options(ctx context.Context) (map[string]string, error) {
 		}
 		return nil, fmt.Errorf("read Exim's options: %w (%.500s)", err, said)
 	}
+	x.asks(ctx, options)
 	return options, nil
 }
 

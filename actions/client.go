@@ -65,8 +65,8 @@ func (x *Executor) act(ctx context.Context, verb string, ids []string) ([]Result
 	return last.Results, err
 }
 
-// EximOptions returns Exim's effective settings by their names; a switch is "true" or
-// "false".
+// EximOptions returns Exim's effective settings by their names, and what its ACLs ask
+// ([ScriptsAsk], [SMTPAsks]); a switch is "true" or "false".
 func (x *Executor) EximOptions(ctx context.Context) (map[string]string, error) {
 	last, err := x.call(ctx, request{Verb: verbEximOptions}, nil)
 	return last.Options, err

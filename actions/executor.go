@@ -27,9 +27,7 @@ type ExecutorOptions struct {
 	EximUID  uint32   // Exim's run-time user, who owns the spool's files
 	SpoolDir string   // Exim's spool_directory
 	Exim     string   // the program; default /usr/sbin/exim4
-	// DeliverPrefix is put before the program for deliveries alone, for example
-	// ["systemd-run","--quiet","--collect","--wait","--"]: a delivery needs rights (mailboxes, homes)
-	// that the executor's own sandbox may take away.
+	// DeliverPrefix is put before the program for deliveries alone: see [OutsideUnit].
 	DeliverPrefix []string
 
 	CommandLimit  time.Duration // of one command but deliveries; default 30s
@@ -210,7 +208,11 @@ func (x *executor) answer(ctx context.Context, req request, w *answerWriter) ans
 		return answer{Text: text, Error: explain(req, err, "")}
 	case verbEximOptions:
 		options, err := x.options(ctx)
-		return answer{Options: options, Error: explain(req, err, "run exim -bP by hand")}
+		e := explain(req, err, "run exim -bP by hand")
+		if e != nil {
+			e.Exim = ctx.Err() == nil
+		}
+		return answer{Options: options, Error: e}
 	case verbEximVersion:
 		said, err := x.exim.run(ctx, "-bV")
 		return answer{Text: said, Error: explain(req, err, "run exim -bV by hand")}

@@ -2,6 +2,7 @@ package actions
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,18 @@ type command struct {
 	prefix  []string // set before the program, for deliveries
 	program string
 	limit   time.Duration
+	output  int // how much of what it says is kept; 0 = maxOutput
+}
+
+// OutsideUnit is the prefix of deliveries where systemd started the executor. A delivery
+// does what the executor's own unit must not: it reads .forward files in homes, becomes any
+// user, runs his programs and connects to other hosts. Inside the unit Exim would not even
+// see the .forward file, and deliver elsewhere.
+//
+// KillMode=process: the bounces and further deliveries that Exim begins go on after the
+// process that began them; systemd would kill them with it.
+func OutsideUnit() []string {
+	return []string{"/usr/bin/systemd-run", "--quiet", "--collect", "--wait", "--pipe", "--property=KillMode=process", "--"}
 }
 
 // run starts the program with args, waits for it and returns what it said, cut. At the
@@ -49,7 +62,7 @@ func (c command) build(ctx context.Context, args []string) (*exec.Cmd, *cappedBu
 	// A group of its own, so that what it starts can be ended with it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.WaitDelay = 2 * time.Second // a grandchild that keeps the pipe open
-	out := &cappedBuffer{limit: maxOutput}
+	out := &cappedBuffer{limit: cmp.Or(c.output, maxOutput)}
 	cmd.Stdout, cmd.Stderr = out, out
 	return cmd, out
 }

@@ -119,10 +119,15 @@ func (h *Held) oldestFree(ctx context.Context, now policy.Moment, account string
 	if err != nil {
 		return nil, 0, err
 	}
+	again := now.Boot + freePoll.Milliseconds()
 	for i := range list {
 		m := &list[i]
-		if now.Boot < h.free.stuck[m.Seq] || now.Wall.Sub(m.HeldAt.Time) < time.Second {
-			continue // the second: it may not be in the queue yet
+		if now.Boot < h.free.stuck[m.Seq] {
+			continue
+		}
+		if young := time.Second - now.Wall.Sub(m.HeldAt.Time); young > 0 { // it may not be in the queue yet
+			again = min(again, now.Boot+young.Milliseconds()+1)
+			continue
 		}
 		admitted, freeAt := h.o.Engine.AdmitHeld(now, m.Identity, m.SubjectKey, int(m.Recipients))
 		switch {
@@ -134,5 +139,5 @@ func (h *Held) oldestFree(ctx context.Context, now policy.Moment, account string
 			return nil, max(now.Boot+freeAt.Sub(now.Wall).Milliseconds(), now.Boot) + 1, nil
 		}
 	}
-	return nil, now.Boot + freePoll.Milliseconds(), nil
+	return nil, again, nil
 }

@@ -22,9 +22,6 @@ type HeldOptions struct {
 	Keep           time.Duration // held_keep: after it held mail is removed; default 30 days
 	ReleaseEvery   time.Duration // pace of an operator's release; default one a second
 	ReconcileEvery time.Duration // how often the register is compared with the queue; default 1 minute
-	// FreezeToDiscard: there is no router that discards script mail, so the ACL freezes
-	// what it was told to discard, and we remove it.
-	FreezeToDiscard bool
 	// Identify finds the owner of a frozen message whose decision was not stored (a crash
 	// loses the last quarter second). Nil: it is charged to nobody.
 	Identify func(QueueMessage) policy.Identity
@@ -40,10 +37,10 @@ type HeldOptions struct {
 //
 // Waiting is measured by the boot clock: a step of the wall clock holds nothing up.
 type Held struct {
-	o     HeldOptions
-	kick  chan struct{}
-	fresh atomic.Bool           // what is remembered of times is to be forgotten
-	todo  chan *policy.Decision // discards that Exim froze
+	o      HeldOptions
+	kick   chan struct{}
+	fresh  atomic.Bool  // what is remembered of times is to be forgotten
+	lookAt atomic.Int64 // of a comparison with the queue because of a discard; 0 = none is asked for
 
 	mu     sync.Mutex // guards status
 	status HeldStatus
@@ -52,6 +49,7 @@ type Held struct {
 	startedAt   time.Time        // wall: what was being released before was asked of a former run
 	releaseAt   int64            // the pace: no operator's release before it
 	reconcileAt int64            // of the next comparison with the queue
+	reconciled  int64            // when the last one began
 	timersAt    int64            // Exim's options are read again
 	retryAt     map[string]int64 // of a part of a step, after the executor or the store failed
 	totalsAt    int64            // what each account has in the queue is added up again; 0 = when something changes
@@ -83,7 +81,7 @@ func NewHeld(o HeldOptions) *Held {
 	setDefault(&o.ReleaseEvery, time.Second)
 	setDefault(&o.ReconcileEvery, time.Minute)
 	return &Held{
-		o: o, kick: make(chan struct{}, 1), todo: make(chan *policy.Decision, maxTodo), later: map[uint64]int64{}, tried: map[uint64]bool{}, retryAt: map[string]int64{}, totalsAt: 1,
+		o: o, kick: make(chan struct{}, 1), later: map[uint64]int64{}, tried: map[uint64]bool{}, retryAt: map[string]int64{}, totalsAt: 1,
 		free: newFreeTimes(), known: map[string]bool{},
 	}
 }
@@ -117,23 +115,20 @@ func (h *Held) wake() {
 	}
 }
 
-// maxTodo is how many discards may wait. What does not fit stays frozen and is found, and
-// removed, by the next comparison with the queue.
-const maxTodo = 4096
-
 // Frozen takes a decision that froze or discarded a message, after the answer; it never
 // blocks. A frozen message needs nothing: the store has it in the register with its
-// decision. One that was to be discarded is removed if the ACL could only freeze it.
+// decision. What a script sent and was to be discarded is in the queue only where Exim has
+// no router that drops it: there the ACL froze it, and a comparison soon finds it.
 func (h *Held) Frozen(d *policy.Decision) {
-	if !h.o.FreezeToDiscard || d.Verdict != policy.Discard || !d.Submission.Local() {
+	if d.Verdict != policy.Discard || !d.Submission.Local() {
 		return
 	}
-	select {
-	case h.todo <- d:
-		h.wake()
-	default:
-	}
+	h.lookSoon(d.At.Boot)
+	h.wake()
 }
+
+// lookSoon asks for a comparison with the queue, when what was frozen at now has settled.
+func (h *Held) lookSoon(now int64) { h.lookAt.CompareAndSwap(0, now+settleDiscard.Milliseconds()) }
 
 // Run works until ctx ends.
 func (h *Held) Run(ctx context.Context) error {

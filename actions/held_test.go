@@ -72,7 +72,7 @@ func newShop(t *testing.T, trigger policy.Trigger) *shop {
 	s.client = s.exim.executor(s.exim.options())
 	s.o = HeldOptions{
 		Store: s.store, Engine: s.engine, Executor: s.client, Log: slog.New(slog.DiscardHandler), Now: s.now,
-		ReleaseEvery: time.Millisecond, FreezeToDiscard: true,
+		ReleaseEvery: time.Millisecond,
 	}
 	return s
 }
@@ -352,26 +352,71 @@ func TestFrozenMailWhoseDecisionWasLostIsFound(t *testing.T) {
 	}
 }
 
+// discarding is a trigger that lets nothing pass.
+func discarding() policy.Trigger {
+	t := limit(0, policy.Manual)
+	t.Verdict, t.ConfirmLoss = policy.Discard, true
+	return t
+}
+
 func TestDiscardThatTheACLCouldOnlyFreezeIsRemoved(t *testing.T) {
-	trigger := limit(0, policy.Manual)
-	trigger.Verdict, trigger.ConfirmLoss = policy.Discard, true
-	s := newShop(t, trigger)
-	told, untold := s.submit("shop", "a@b.example", true), s.submit("shop", "a@b.example", true)
-	if told.Verdict != policy.Discard {
-		t.Fatalf("verdict %v", told.Verdict)
+	s := newShop(t, discarding())
+	h := NewHeld(s.o)
+	s.once(h)
+	first := s.submit("shop", "a@b.example", true)
+	if first.Verdict != policy.Discard {
+		t.Fatalf("verdict %v", first.Verdict)
 	}
 	s.flush()
-	h := NewHeld(s.o)
-	h.Frozen(told) // of the other the queue was full
+	h.Frozen(first)
 	s.once(h)
-	s.wantState(told, store.StateDiscarded, "")
-	if by := s.held(told).By; by != "trigger account-hour" {
+	if left := s.exim.ids(); len(left) != 1 {
+		t.Errorf("in the queue: %v; want the message, whose decision may still be on its way into the store", left)
+	}
+	s.advance(discardEvery) // much less than a regular comparison takes
+	s.once(h)
+	s.wantState(first, store.StateDiscarded, "")
+	if by := s.held(first).By; by != "trigger account-hour" {
 		t.Errorf("by %q", by)
 	}
+	untold := s.submit("shop", "a@b.example", true) // as in a crash
+	s.flush()
 	s.advance(2 * time.Minute)
 	s.once(h)
 	s.wantState(untold, store.StateDiscarded, "")
 	if left := s.exim.ids(); len(left) != 0 {
 		t.Errorf("left in the queue: %v", left)
 	}
+}
+
+func TestDiscardThatEximItselfDropsIsNoHeldMail(t *testing.T) {
+	s := newShop(t, discarding())
+	s.exim.configure(ourTimers + router)
+	h := NewHeld(s.o)
+	s.once(h)
+	d := s.submit("shop", "a@b.example", true)
+	s.flush()
+	wantNothing := func(when string) {
+		t.Helper()
+		for range 3 {
+			h.Frozen(d)
+			s.advance(2 * time.Minute)
+			s.once(h)
+		}
+		if m, err := s.store.HeldByRef(t.Context(), d.Ref); err == nil {
+			t.Errorf("%s it is in the register: %+v", when, m)
+		}
+		if audit, _, err := s.store.AuditList(t.Context(), time.Time{}, 10, ""); err != nil || len(audit) != 0 {
+			t.Errorf("%s the audit tells %+v, %v", when, audit, err)
+		}
+	}
+	if ids := s.exim.ids(); len(ids) != 1 {
+		t.Fatalf("in the queue: %v", ids)
+	}
+	wantNothing("while it waits for Exim's next queue run")
+	s.exim.run("-q")
+	if ids := s.exim.ids(); len(ids) != 0 || s.exim.deliveries(d.Submission.MessageID) != 0 {
+		t.Fatalf("Exim did not drop it: %v", ids)
+	}
+	wantNothing("after Exim dropped it")
 }

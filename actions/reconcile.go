@@ -26,9 +26,11 @@ type registered struct {
 // reconcileDue compares the register with the queue. What people do to the queue by hand,
 // and what an owner removes of his own, is noticed here and written down.
 func (h *Held) reconcileDue(ctx context.Context, now policy.Moment) (int64, error) {
-	if now.Boot < h.reconcileAt {
-		return h.reconcileAt, nil
+	if at := h.nextReconcile(); now.Boot < at {
+		return at, nil
 	}
+	h.lookAt.Store(0) // first: what comes during the comparison asks for the next one
+	h.reconciled = now.Boot
 	if err := h.reconcile(ctx, now); err != nil {
 		return 0, err
 	}
@@ -36,8 +38,23 @@ func (h *Held) reconcileDue(ctx context.Context, now policy.Moment) (int64, erro
 		return 0, err
 	}
 	h.reconcileAt = now.Boot + h.o.ReconcileEvery.Milliseconds()
-	return h.reconcileAt, nil
+	return h.nextReconcile(), nil
 }
+
+// nextReconcile is when the queue is looked at next: regularly, and soon after a discard.
+func (h *Held) nextReconcile() int64 {
+	if look := h.lookAt.Load(); look != 0 {
+		return min(h.reconcileAt, max(look, h.reconciled+discardEvery.Milliseconds()))
+	}
+	return h.reconcileAt
+}
+
+const (
+	// settleDiscard is settle for what the ACL froze because it could not discard it: only
+	// its decision has to be stored by then, since nothing else enters it into the register.
+	settleDiscard = 2 * time.Second
+	discardEvery  = 5 * time.Second // a comparison because of discards at most so often
+)
 
 func (h *Held) reconcile(ctx context.Context, now policy.Moment) error {
 	register, err := h.registered(ctx)
@@ -54,7 +71,10 @@ func (h *Held) reconcile(ctx context.Context, now policy.Moment) error {
 			if !m.Frozen() && r.state == store.StateHeld {
 				thawed = append(thawed, m.MessageID)
 			}
-		case m.Frozen() && now.Wall.Sub(m.FrozenSince) >= settle && len(unknown) < maxAdd:
+		case !m.Frozen(): // thawed by hand before we saw it, or on its way to Exim's router that discards
+		case m.Action == "discard" && (now.Wall.Sub(m.FrozenSince) < settleDiscard || len(unknown) == maxAdd):
+			h.lookSoon(now.Boot)
+		case m.Action == "discard", now.Wall.Sub(m.FrozenSince) >= settle && len(unknown) < maxAdd:
 			unknown = append(unknown, m)
 		}
 		return nil
@@ -165,14 +185,18 @@ func (h *Held) enter(ctx context.Context, now policy.Moment, m *QueueMessage) er
 		return err
 	}
 	h.totalsSoon()
+	if m.Action == "discard" {
+		return h.addDiscard(ctx, d)
+	}
 	h.o.Log.Warn("frozen message found that was not in the register", "message_id", m.MessageID, "ref", m.Ref, "account", d.Identity.Account)
-	return h.add(ctx, d, m.Action == "discard")
+	return h.o.Store.AddHeld(ctx, d)
 }
 
-// add enters a message into the register, and marks it for removal where Exim froze what
-// was to be discarded.
-func (h *Held) add(ctx context.Context, d *policy.Decision, discard bool) error {
-	if err := h.o.Store.AddHeld(ctx, d); err != nil || !discard || !h.o.FreezeToDiscard {
+// addDiscard enters a message that Exim froze because it could not discard it, and marks
+// it for removal. One that Exim's own router dropped never comes here: it is not held, and
+// its decision alone tells of it.
+func (h *Held) addDiscard(ctx context.Context, d *policy.Decision) error {
+	if err := h.o.Store.AddHeld(ctx, d); err != nil {
 		return err
 	}
 	by := "trigger " + d.Trigger
@@ -210,20 +234,6 @@ func (h *Held) decisionOf(ctx context.Context, now policy.Moment, m *QueueMessag
 		}
 	}
 	return d, nil
-}
-
-// takeDiscards enters what Exim froze because it could not discard it.
-func (h *Held) takeDiscards(ctx context.Context) error {
-	for {
-		select {
-		case d := <-h.todo:
-			if err := h.add(ctx, d, true); err != nil {
-				return err // it stays frozen: the next comparison finds it
-			}
-		default:
-			return nil
-		}
-	}
 }
 
 // expire marks what was held longer than held_keep for removal. When the wall clock was

@@ -115,11 +115,8 @@ func (h *Held) deliver(ctx context.Context, now policy.Moment, list []store.Held
 	return h.ask(ctx, now, list, h.o.Executor.Deliver, store.StateReleasing, h.released)
 }
 
-// discardDue removes what is to be discarded, and marks what was held too long.
+// discardDue removes what is to be discarded.
 func (h *Held) discardDue(ctx context.Context, now policy.Moment) (int64, error) {
-	if err := h.takeDiscards(ctx); err != nil {
-		return 0, err
-	}
 	list, wake, err := h.waiting(ctx, now, store.StateDiscarding, MaxBatch)
 	if err != nil || len(list) == 0 {
 		return wake, err

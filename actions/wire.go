@@ -100,6 +100,8 @@ type ExecutorError struct {
 	Next string `json:"next,omitempty"`
 	// Gone is set when the message, or for the list the queue itself, is not there.
 	Gone bool `json:"gone,omitempty"`
+	// Exim is set when it is Exim that failed: it cannot use its configuration.
+	Exim bool `json:"exim,omitempty"`
 	// RetryAfter is set when a brake held the request back: nothing was done, and it
 	// may be sent again after this time.
 	RetryAfter time.Duration `json:"retry_after,omitempty"`

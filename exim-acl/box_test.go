@@ -20,18 +20,20 @@ import (
 	"osm/policy"
 )
 
-// box is a private view of this machine: mount and network namespaces of its own, with
-// copies on write of the folders that Exim and the installer use. What happens in it
-// leaves the machine as it was, and no mail can leave it.
+// box is a private view of this machine: mount, network and process namespaces of its own,
+// with copies on write of the folders that Exim and the installer use. What happens in it
+// leaves the machine as it was, no mail can leave it, and nobody else's process is seen.
 type box struct {
 	t   testing.TB
 	dir string
-	pid string // of the process that keeps the namespaces
+	pid string // of the process that keeps the namespaces: the first in its own
 	osm string // seen as /run/osm inside
 }
 
 const boxScript = `set -e
 cd /
+read -r pid rest </proc/self/stat # as the outside counts
+mount -t proc proc /proc
 for d in etc usr/local var/lib var/spool var/log var/mail; do
 	mkdir -p "$0/$d/upper" "$0/$d/work"
 	chmod --reference="/$d" "$0/$d/upper"
@@ -45,7 +47,7 @@ mount --bind "$0/run-osm" /run/osm
 mount --bind "$1" /srv
 mount -o remount,bind,ro /srv
 ip link set lo up
-echo ready
+echo "$pid"
 exec cat`
 
 func newBox(t testing.TB) *box {
@@ -70,7 +72,7 @@ func newBox(t testing.TB) *box {
 	if err := os.Chmod(dir, 0o755); err != nil { // Exim's user must pass
 		t.Fatal(err)
 	}
-	holder := exec.Command("unshare", "--mount", "--net", "--propagation", "private", "sh", "-c", boxScript, b.dir, module)
+	holder := exec.Command("unshare", "--mount", "--net", "--pid", "--fork", "--propagation", "private", "sh", "-c", boxScript, b.dir, module)
 	in, err := holder.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -88,11 +90,12 @@ func newBox(t testing.TB) *box {
 		in.Close() // ends the process and with it the namespaces
 		holder.Wait()
 	})
-	if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
+	line, err := bufio.NewReader(out).ReadString('\n')
+	b.pid = strings.TrimSpace(line)
+	if _, bad := strconv.Atoi(b.pid); bad != nil {
 		holder.Wait()
 		t.Fatalf("private namespaces: %q, %v: %s", line, err, &stderr)
 	}
-	b.pid = strconv.Itoa(holder.Process.Pid)
 	return b
 }
 
@@ -100,7 +103,7 @@ func newBox(t testing.TB) *box {
 func (b *box) command(args ...string) *exec.Cmd {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	b.t.Cleanup(cancel)
-	c := exec.CommandContext(ctx, "nsenter", append([]string{"--mount", "--net", "--target", b.pid, "--"}, args...)...)
+	c := exec.CommandContext(ctx, "nsenter", append([]string{"--mount", "--net", "--pid", "--target", b.pid, "--"}, args...)...)
 	c.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive"}
 	return c
 }

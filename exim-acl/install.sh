@@ -63,6 +63,7 @@ install() {
 		return
 	fi
 	guard
+	! has_systemd || undo_with restart_old # the first to be noted is the last to be done
 	make_users
 	plan_apply
 	start_daemon
@@ -70,11 +71,15 @@ install() {
 	exim_after
 	commit
 	exim_reload
+	finished
 	report
 }
 
 uninstall() {
 	exim_can_change
+	if [ -n "$purge" ] && ! has_systemd && answers; then
+		refuse "osmd runs; stop it first, nothing was changed"
+	fi
 	plan_begin
 	plan_exim_out
 	if [ -n "$dry_run" ]; then
@@ -105,6 +110,7 @@ case $command in
 install | uninstall)
 	exec 9>/run/osm-install.lock
 	flock -n 9 || refuse "another install.sh is running"
+	rm -rf /run/osm-install.?????? # of a run that was killed
 	"$command"
 	;;
 check) check ;;

@@ -27,9 +27,6 @@ func TestInstallUnderSystemd(t *testing.T) {
 	for unit, most := range map[string]string{"osmd": "15", "osm-inspect": "20", "osm-executor": "30"} {
 		b.run("systemd-analyze", "security", "--offline=yes", "--threshold="+most, "/etc/systemd/system/"+unit+".service")
 	}
-	if got := b.read("/etc/osm/executor.toml"); !strings.Contains(got, "systemd-run") {
-		t.Errorf("executor.toml without a way to deliver:\n%s", got)
-	}
 	b.installs(0, "uninstall", "--purge")
 	if d := differences(before, b.everything()); d != "" {
 		t.Errorf("not as before:\n%s", d)

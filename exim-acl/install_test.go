@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 )
 
 // installer is a box with stock Debian Exim, as after "apt install".
@@ -28,12 +29,7 @@ func (b *box) use(split bool) {
 // installs runs install.sh and fails unless it ends with that status.
 func (b *box) installs(want int, args ...string) string {
 	b.t.Helper()
-	// Never the machine itself: what the installer writes must be a copy.
-	for _, d := range []string{"/etc", "/usr/local", "/var/lib"} {
-		if got := b.run("stat", "-f", "-c", "%T", d); got != "overlayfs\n" {
-			b.t.Fatalf("%s in the box is %q, want an overlay", d, got)
-		}
-	}
+	b.isNotTheMachine()
 	if args[0] == "install" {
 		args = append(args, "--bin", "/run/bin")
 	}
@@ -42,6 +38,16 @@ func (b *box) installs(want int, args ...string) string {
 		b.t.Fatalf("install.sh %q: exit status %d, want %d:\n%s", args, code, want, out)
 	}
 	return out
+}
+
+// isNotTheMachine ends the test unless what the installer writes is a copy.
+func (b *box) isNotTheMachine() {
+	b.t.Helper()
+	for _, d := range []string{"/etc", "/usr/local", "/var/lib"} {
+		if got := b.run("stat", "-f", "-c", "%T", d); got != "overlayfs\n" {
+			b.t.Fatalf("%s in the box is %q, want an overlay", d, got)
+		}
+	}
 }
 
 // everything is the list of files with owner, mode and bytes; what adding a user
@@ -481,4 +487,63 @@ func TestInstallMendsItsOwnPieces(t *testing.T) {
 	b.run("rm", "/etc/exim4/osm/policy.acl")
 	b.installs(0, "uninstall")
 	b.run("exim4", "-bV")
+}
+
+// TestARunThatWasKilledIsMended kills runs at moments spread over their time; whatever
+// moment it was, the next run makes it whole or takes all of it out.
+func TestARunThatWasKilledIsMended(t *testing.T) {
+	for _, split := range []bool{true, false} {
+		t.Run(fmt.Sprintf("split %v", split), func(t *testing.T) {
+			b := installer(t, split)
+			b.write("/etc/exim4/conf.d/main/05_local", "acl_not_smtp = acl_mine\n")
+			b.write("/etc/exim4/conf.d/acl/60_local", "acl_mine:\n  accept\n")
+			b.write("/etc/exim4/exim4.conf.localmacros", "# mine, without a last newline")
+			b.run("update-exim4.conf")
+			before := b.everything()
+			began := time.Now()
+			b.installs(0, "install")
+			took := time.Since(began)
+			installed := b.everything()
+			wanted := func(what, want string) {
+				t.Helper()
+				if d := differences(want, b.everything()); d != "" {
+					t.Fatalf("%s is not whole:\n%s", what, d)
+				}
+				if left, _ := b.try("", "sh", "-c", "ls -d /run/osm-install.??????"); strings.Contains(left, "\n/run") {
+					t.Fatalf("%s left %s", what, left)
+				}
+			}
+			const kills = 6
+			for n := range kills {
+				if n%2 == 0 != split { // half of the moments for each form
+					continue
+				}
+				after := took * time.Duration(n+1) / (kills + 1)
+				b.kills(after, "uninstall", "--purge")
+				b.installs(0, "install")
+				wanted(fmt.Sprintf("an install after an uninstall that was killed after %v", after), installed)
+				b.installs(0, "uninstall", "--purge")
+				wanted("an uninstall", before)
+				b.kills(after, "install")
+				if n < kills/2 {
+					b.installs(0, "install")
+					wanted(fmt.Sprintf("an install after one that was killed after %v", after), installed)
+				} else {
+					b.installs(0, "uninstall", "--purge")
+					wanted(fmt.Sprintf("an uninstall after an install that was killed after %v", after), before)
+					b.installs(0, "install")
+				}
+			}
+		})
+	}
+}
+
+// kills starts install.sh and ends it and all that it started after some time.
+func (b *box) kills(after time.Duration, args ...string) {
+	b.t.Helper()
+	if args[0] == "install" {
+		args = append(args, "--bin", "/run/bin")
+	}
+	b.isNotTheMachine()
+	b.try("", append([]string{"timeout", "-s", "KILL", fmt.Sprint(after.Seconds()), "/srv/exim-acl/install.sh"}, args...)...)
 }

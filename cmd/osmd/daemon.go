@@ -172,7 +172,7 @@ func (d *daemon) buildActions() error {
 	d.held = actions.NewHeld(actions.HeldOptions{
 		Store: d.store, Engine: d.engine, Executor: d.executor, Log: d.log.With("component", "held"), Now: d.clock,
 		Keep: d.cfg.Held.Keep, ReleaseEvery: d.cfg.Held.ReleaseRate.Per / time.Duration(d.cfg.Held.ReleaseRate.N),
-		FreezeToDiscard: true, Identify: d.ownerOf,
+		Identify: d.ownerOf,
 	})
 	d.runner = actions.NewRunner(actions.RunnerOptions{Store: d.store, Log: d.log.With("component", "actions"), Now: d.clock, Changed: d.changed})
 	return d.buildTracker()

@@ -80,6 +80,9 @@ func executorOptions(path string, log *slog.Logger) (actions.ExecutorOptions, er
 	if err != nil {
 		return actions.ExecutorOptions{}, fmt.Errorf("exim_user in %q: %w", path, err)
 	}
+	if len(e.DeliverPrefix) == 0 && os.Getenv("INVOCATION_ID") != "" { // set by systemd, not handed to our own children
+		e.DeliverPrefix = actions.OutsideUnit()
+	}
 	return actions.ExecutorOptions{
 		PeerUIDs: []uint32{uint32(peer.UID)}, EximUID: uint32(exim.UID), SpoolDir: e.EximSpool, Exim: e.EximBinary,
 		DeliverPrefix: e.DeliverPrefix, CommandLimit: e.CommandLimit, DeliverLimit: e.DeliverLimit,

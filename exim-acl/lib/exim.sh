@@ -22,19 +22,27 @@ exim_can_change() {
 }
 
 # exim_before refuses to build on what is broken already, unless our own pieces may be
-# what broke it: then they are put in place again, and exim_after decides.
+# what broke it (a run that was killed leaves them half in place): then they are put in
+# place again, and exim_after decides.
 exim_before() {
 	exim_can_change
-	[ ! -e $split_first ] || $exim -bV >/dev/null 2>&1 || {
-		warn "Exim cannot use its configuration, and osm is in it: trying to mend that"
+	fault=$(exim_fault)
+	[ -n "$fault" ] || return 0
+	[ -e $split_first ] || grep -qs '^# osm begin:' $macros || refuse "$fault; mend that first, nothing was changed"
+	warn "$fault; osm is in it: trying to mend that"
+}
+
+# exim_fault says why Exim cannot use what is there now, if so.
+exim_fault() {
+	out=$($exim -bV 2>&1) || {
+		say "Exim cannot use its configuration as it is: $(printf '%s' "$out" | tail -n 3)"
 		return 0
 	}
-	out=$($exim -bV 2>&1) || refuse "Exim cannot use its configuration as it is; mend it first, nothing was changed: $(printf '%s' "$out" | tail -n 3)"
 	# With an output of its own: else it changes the mode of the file in force.
 	check_dir=$(mktemp -d /run/osm-install.XXXXXX)
-	out=$(TMPDIR=$check_dir update-exim4.conf --check -o "$check_dir/conf" 2>&1) && sound=yes || sound=
+	out=$(TMPDIR=$check_dir update-exim4.conf --check -o "$check_dir/conf" 2>&1) ||
+		say "the sources in $etc do not make a configuration that Exim can use: $(printf '%s' "$out" | tail -n 3)"
 	rm -rf "$check_dir"
-	[ -n "$sound" ] || refuse "the sources in $etc do not make a configuration that Exim can use; mend them first, nothing was changed: $(printf '%s' "$out" | tail -n 3)"
 }
 
 # fill TEMPLATE: @NAME@ stands for $OSM_NAME; a line that begins with @NAME: is left
@@ -196,6 +204,7 @@ plan_exim_out() {
 	for f in $(sources split) $(sources nonsplit); do
 		! grep -qE '^# osm (begin:|was: )' "$f" || give_back "$f"
 	done
+	for f in $(sources split) $macros $etc/exim4.conf.template; do want_no $f.osm-new; done
 }
 
 plan_exim_files_out() {
@@ -225,7 +234,7 @@ probe() {
 	[ -n "$host" ] || host=$(hostname)
 	printf '%s\r\n' "EHLO $host" "MAIL FROM:<postmaster@$host>" "RCPT TO:<postmaster@$host>" DATA \
 		"From: postmaster@$host" "To: postmaster@$host" "Subject: osm checks its own installation" '' 'No mail.' . QUIT |
-		timeout 60 $exim -bh 127.0.0.1.33333 2>&1
+		timeout 60 $exim -bh 127.0.0.1.33333 2>&1 9>&- # it may outlive us, and the lock must not
 }
 
 exim_after() {
@@ -255,7 +264,7 @@ probe_result() {
 
 # exim_reload: sendmail uses the new configuration at once, the SMTP daemon after a HUP.
 exim_reload() {
-	[ -n "$exim_changed" ] || return 0
+	[ -n "$exim_changed$unfinished" ] || return 0
 	pid=$(cat /run/exim4/exim.pid 2>/dev/null) || return 0
 	case $pid in
 	'' | *[!0-9]*) return 0 ;;

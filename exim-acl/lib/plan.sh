@@ -34,7 +34,11 @@ want_once() {
 }
 
 want_dir() { printf 'dir %s %s %s\n' "$1" "$2" "$3" >>"$new.plan"; }
-want_no() { [ ! -e "$1" ] || printf 'del %s\n' "$1" >>"$new.plan"; }
+want_no() {
+	for f in "$1" "$1.osm-new"; do # the second is of a run that was killed
+		[ ! -e "$f" ] || printf 'del %s\n' "$f" >>"$new.plan"
+	done
+}
 want_no_dir() { printf 'rmdir %s\n' "$1" >>"$new.plan"; }
 
 # want_edited PATH: as want, for a file that is not ours: owner and mode stay, and what
@@ -75,7 +79,8 @@ plan_show() {
 	[ "$changes" = 1 ] || say "nothing to change"
 }
 
-# guard: from here on a failure takes back what was done.
+# guard: from here on a failure takes back what was done. After a run that was killed
+# nobody knows whether Exim and osmd were told of what had changed: they are told again.
 guard() {
 	guarded=yes
 	trap 'end $?' EXIT
@@ -83,7 +88,13 @@ guard() {
 		mkdir -m 0700 "$state"
 		printf 'rmtree %s\n' "$state" >>"$work/undo"
 	fi
+	[ ! -e "$state/unfinished" ] || unfinished=yes
+	remember "$state/unfinished"
+	: >"$state/unfinished"
 }
+unfinished=
+
+finished() { rm -f "$state/unfinished"; }
 
 end() {
 	status=$1
@@ -136,7 +147,8 @@ plan_apply() {
 		kept=$(kept_path "$path")
 		[ -e "$kept" ] || {
 			remember "$kept"
-			cp -a "$path" "$kept"
+			cp -a "$path" "$kept.osm-new"
+			mv -f "$kept.osm-new" "$kept"
 		}
 	done <"$new.keep"
 	while read -r what path mode owner; do
@@ -167,8 +179,8 @@ put() {
 make_parents() {
 	[ -d "$1" ] || {
 		make_parents "${1%/*}"
-		make_dir "$1" 755 root:root
 		printf '%s\n' "$1" >>"$state/folders"
+		make_dir "$1" 755 root:root
 	}
 }
 

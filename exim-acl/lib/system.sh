@@ -3,8 +3,12 @@
 programs="osmd osmctl"
 units="osmd.service osm-policy.socket osm-control.socket osm-inspect.service osm-inspect.socket osm-executor.service osm-executor.socket"
 started="osm-policy.socket osm-control.socket osm-inspect.socket osm-executor.socket osmd.service"
+services="osmd.service osm-inspect.service osm-executor.service"
 unit_dir=/etc/systemd/system
 man_dir=/usr/local/share/man
+
+# answers: somebody listens on the socket.
+answers() { grep -qs ' /run/osm/policy.sock$' /proc/net/unix; }
 
 has_systemd() { [ -d /run/systemd/system ]; }
 
@@ -35,11 +39,6 @@ executor_settings() {
 		# executor.toml: what the part of osm that runs as root may do. It is root's own: nothing
 		# that osmd, its database or a request says can change it.
 	END
-	! has_systemd || cat <<-'END'
-
-		# Deliveries need rights (mailboxes, homes) that the executor's own unit does not have.
-		deliver_prefix = ["/usr/bin/systemd-run", "--quiet", "--collect", "--wait", "--pipe", "--"]
-	END
 }
 
 has_group() { getent group "$1" >/dev/null; }
@@ -58,19 +57,21 @@ drop() {
 	esac
 }
 
+# What is made is noted first: also a run that is killed knows what is ours.
 make_users() {
+	remember "$state/users"
 	for g in osm osm-admin; do
 		has_group $g || {
-			groupadd --system $g
-			undo_with drop group $g
 			printf 'group %s\n' $g >>"$state/users"
+			undo_with drop group $g
+			groupadd --system $g
 			say "made the group $g"
 		}
 	done
 	has_user osm || {
-		useradd --system --gid osm --home-dir /var/lib/osm --no-create-home --shell /usr/sbin/nologin --comment "osm mail policy" osm
-		undo_with drop user osm
 		printf 'user osm\n' >>"$state/users"
+		undo_with drop user osm
+		useradd --system --gid osm --home-dir /var/lib/osm --no-create-home --shell /usr/sbin/nologin --comment "osm mail policy" osm
 		say "made the user osm"
 	}
 	case " $(id -nG osm) " in
@@ -78,18 +79,31 @@ make_users() {
 	esac
 }
 
-# start_daemon: under systemd the sockets stay open while osmd is replaced, so that a
-# question is only delayed.
+# start_daemon: under systemd the sockets stay open while the programs are replaced, so
+# that a question is only delayed.
 start_daemon() {
 	has_systemd || return 0
 	systemctl is-enabled --quiet osmd.service 2>/dev/null || undo_with systemctl disable --now $started
 	systemctl daemon-reload
+	! replaced || systemctl try-restart $services
 	systemctl enable --quiet --now $started
-	! written /usr/local/sbin/osmd || systemctl restart osmd.service
+}
+
+# replaced: what runs may be older than what is installed.
+replaced() {
+	[ -z "$unfinished" ] || return 0
+	for u in $services; do ! written $unit_dir/$u || return 0; done
+	written /usr/local/sbin/osmd
+}
+
+# restart_old: after everything was taken back.
+restart_old() {
+	systemctl daemon-reload
+	systemctl try-restart $services || true # they may not have been there before
 }
 
 plan_system_out() {
-	if has_systemd && [ -z "$dry_run" ]; then
+	if has_systemd && [ -z "$dry_run" ] && [ -e $unit_dir/osmd.service ]; then
 		undo_with systemctl enable --now $started
 		systemctl disable --quiet --now $started osm-inspect.service osm-executor.service || true
 	fi
@@ -110,9 +124,16 @@ plan_system_out() {
 # system_gone: what cannot be taken back, after everything else has gone well.
 system_gone() {
 	! has_systemd || systemctl daemon-reload
+	if answers; then
+		say "osmd still runs: stop it."
+	else
+		rm -rf /run/osm 2>/dev/null || true
+	fi
 	if [ -n "$purge" ]; then
 		rm -rf /var/lib/osm
-		[ ! -e "$state/users" ] || tac "$state/users" | while read -r kind name; do drop "$kind" "$name"; done
+		[ ! -e "$state/users" ] || tac "$state/users" | while read -r kind name; do
+			drop "$kind" "$name" || warn "the $kind $name could not be removed"
+		done
 		rm -rf $state
 	else
 		find $state -mindepth 1 ! -name users -delete
@@ -129,10 +150,15 @@ report() {
 	if [ -x /usr/sbin/cagefsctl ]; then
 		warn "users in CageFS cannot reach the socket yet, so their mail passes unchecked: add the line /run/osm to /etc/cagefs/cagefs.mp and run cagefsctl --remount-all"
 	fi
-	if ! has_systemd; then
-		say "There is no systemd here. This starts the daemon, as root, in the foreground:"
-		say "osmd -config /etc/osm/osm.toml"
+	if has_systemd; then
+		return
 	fi
+	if [ $answer = asked ] && written /usr/local/sbin/osmd; then
+		say "osmd still runs as it was before: stop it, and start it again with"
+	else
+		say "There is no systemd here. This starts the daemon, as root, in the foreground:"
+	fi
+	say "osmd -config /etc/osm/osm.toml"
 }
 
 # check names each piece that is missing or not as it was installed.

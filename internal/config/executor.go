@@ -21,7 +21,7 @@ type ExecutorConfig struct {
 	EximUser      string // who owns the files of Exim's spool
 	EximBinary    string
 	EximSpool     string
-	DeliverPrefix []string // put before the program for deliveries; an absolute path first
+	DeliverPrefix []string // put before the program for deliveries; empty: systemd-run under systemd, else nothing
 	CommandLimit  time.Duration
 	DeliverLimit  time.Duration
 	DeliverGrace  time.Duration

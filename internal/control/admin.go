@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"osm/actions"
 	"osm/internal/config"
 	"osm/policy"
 	store "osm/sql"
@@ -131,6 +132,10 @@ func (s *Service) timersCheck(ctx context.Context) []Check {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	options, err := s.o.Executor.EximOptions(ctx)
+	var e *actions.ExecutorError
+	if errors.As(err, &e) && e.Exim {
+		return []Check{eximBroken(e)}
+	}
 	if err != nil {
 		return []Check{bad("exim (from the daemon)", "systemctl status osm-executor", "its settings could not be read: %v", err)}
 	}

@@ -1,7 +1,7 @@
 package control
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,7 +20,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"osm/actions"
 	"osm/internal/config"
 	"osm/internal/origin"
 )
@@ -37,13 +36,16 @@ type Host struct {
 // Checks looks at every piece. Each check names what is wrong and what to do.
 func (h *Host) Checks(ctx context.Context) []Check {
 	s, e := &h.Config.Server, &h.Config.Exim
-	list := h.users()
-	list = append(list,
-		h.socket("policy socket", s.PolicySocket, e.Group, "Exim cannot ask: every message is accepted unchecked"),
+	policy := h.socket("policy socket", s.PolicySocket, e.Group, "Exim cannot ask: every message is accepted unchecked")
+	question := skipped("question", "see policy socket")
+	if policy.OK {
+		question = h.question(ctx)
+	}
+	list := append(h.users(), h.programs(), h.settings(), h.stateFolder(), policy,
 		h.socket("control socket", s.ControlSocket, s.AdminGroup, "nobody but root can use osmctl"),
 		h.socket("inspect socket", s.InspectSocket, s.Group, "scripts are told apart by uid and directory only"),
 		h.socket("executor socket", s.ExecutorSocket, s.Group, "held mail cannot be released or removed"),
-		h.question(ctx),
+		question,
 	)
 	list = append(list, h.exim(ctx)...)
 	return append(list, h.inspector(ctx), h.executorFile(), h.units(), h.jails())
@@ -102,11 +104,14 @@ func (h *Host) socket(name, path, group, without string) Check {
 	case st.Mode()&fs.ModeSocket == 0:
 		return bad(name, "move it away and restart the daemon", "%s is no socket", path)
 	}
+	if dir, err := os.Stat(h.Root + filepath.Dir(path)); err == nil && dir.Mode().Perm()&0o001 == 0 {
+		return bad(name, "chmod 0755 "+filepath.Dir(path), "the folder %s may not be entered (mode %04o): %s", filepath.Dir(path), dir.Mode().Perm(), without)
+	}
 	sys := st.Sys().(*syscall.Stat_t)
 	g, err := user.LookupGroup(group)
 	switch {
 	case err != nil:
-		return bad(name, runInstall, "%s: there is no group %s", path, group)
+		return skipped(name, "there is no group %s, see users", group)
 	case st.Mode().Perm()&0o007 != 0:
 		return bad(name, "chmod o= "+path+" and restart the daemon", "%s may be used by everybody (mode %04o)", path, st.Mode().Perm())
 	case st.Mode().Perm()&0o660 != 0o660 || strconv.FormatUint(uint64(sys.Gid), 10) != g.Gid:
@@ -115,6 +120,84 @@ func (h *Host) socket(name, path, group, without string) Check {
 		return bad(name, restart, "%s belongs to uid %d, not to root", path, sys.Uid)
 	}
 	return ok(name, "%s, group %s, mode %04o", path, group, st.Mode().Perm())
+}
+
+// programs checks that what the units and people start is there, and root's alone.
+func (h *Host) programs() Check {
+	const name = "programs"
+	var found []string
+	for _, program := range []string{"osmd", "osmctl"} {
+		path := "/usr/local/sbin/" + program
+		if !h.exists(path) {
+			path = "/usr/sbin/" + program
+		}
+		st, err := os.Stat(h.Root + path)
+		if err != nil {
+			return bad(name, runInstall, "there is no /usr/local/sbin/%s: the daemon does not come back after its next stop", program)
+		}
+		if c := h.rootsAlone(name, path, st); !c.OK {
+			return c
+		}
+		found = append(found, path)
+	}
+	return ok(name, "%s", strings.Join(found, ", "))
+}
+
+// rootsAlone checks that nobody but root (or, in tests, whoever looks) can change a file
+// that root goes by.
+func (h *Host) rootsAlone(name, path string, st fs.FileInfo) Check {
+	owner := st.Sys().(*syscall.Stat_t).Uid
+	switch {
+	case owner != 0 && int(owner) != h.UID:
+		return bad(name, "chown root:root "+path, "%s belongs to uid %d, which could become root by it", path, owner)
+	case st.Mode().Perm()&0o022 != 0:
+		return bad(name, "chmod go-w "+path, "%s may be changed by others (mode %04o), who could become root by it", path, st.Mode().Perm())
+	}
+	return ok(name, "%s is root's alone", path)
+}
+
+// settings checks that the daemon cannot change what the parts that are root go by: they
+// read osm.toml too.
+func (h *Host) settings() Check {
+	const name = "osm.toml"
+	path := cmp.Or(h.Config.Path, "/etc/osm/osm.toml")
+	for _, p := range []string{filepath.Dir(path), path} {
+		st, err := os.Stat(h.Root + p)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return ok(name, "there is no %s: the defaults hold", path)
+		case err != nil:
+			return skipped(name, "%v", err)
+		}
+		if c := h.rootsAlone(name, p, st); !c.OK {
+			return c
+		}
+	}
+	return ok(name, "%s is root's alone", path)
+}
+
+// stateFolder checks that the daemon, and nobody else, can write where its database is.
+func (h *Host) stateFolder() Check {
+	const name = "state folder"
+	dir := filepath.Dir(h.Config.Store.Path)
+	st, err := os.Stat(h.Root + dir)
+	u, userErr := user.Lookup(h.Config.Server.User)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return bad(name, runInstall, "%s is missing: nothing is kept", dir)
+	case err != nil:
+		return skipped(name, "%s: only root may look", dir)
+	case userErr != nil:
+		return skipped(name, "there is no user %s, see users", h.Config.Server.User)
+	}
+	uid := strconv.FormatUint(uint64(st.Sys().(*syscall.Stat_t).Uid), 10)
+	switch {
+	case uid != u.Uid || st.Mode().Perm()&0o700 != 0o700:
+		return bad(name, fmt.Sprintf("chown %s %s && chmod 0750 %s", u.Username, dir, dir), "%s belongs to uid %s with mode %04o: %s cannot write its database there", dir, uid, st.Mode().Perm(), u.Username)
+	case st.Mode().Perm()&0o027 != 0:
+		return bad(name, "chmod 0750 "+dir, "%s is open to others (mode %04o): it tells who mailed whom", dir, st.Mode().Perm())
+	}
+	return ok(name, "%s belongs to %s", dir, u.Username)
 }
 
 // question asks what Exim asks, as Exim's user: root's own mail, which is charged to
@@ -186,91 +269,6 @@ func ask(ctx context.Context, socket string) (string, error) {
 	return strings.TrimSpace(string(b)), err
 }
 
-// exim asks Exim for its settings, by way of the executor, and looks at the files that
-// hold our text.
-func (h *Host) exim(ctx context.Context) []Check {
-	if h.UID != 0 {
-		return []Check{skipped("exim", "only root can ask the executor; the daemon's own check of Exim stands above")}
-	}
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
-	defer cancel()
-	x := actions.NewExecutor(h.Root + h.Config.Server.ExecutorSocket)
-	options, err := x.EximOptions(ctx)
-	if err != nil {
-		return append([]Check{bad("executor", "systemctl status osm-executor", "it did not answer: %v", err)}, h.aclFiles()...)
-	}
-	list := []Check{ok("executor", "it answers"), eximHooks(options), eximTimers(options, h.Config.Held.Keep)}
-	return append(list, h.aclFiles()...)
-}
-
-// eximHooks checks that both ACLs that see outgoing mail are set.
-func eximHooks(options map[string]string) Check {
-	const name = "exim hooks"
-	var missing []string
-	if options["acl_not_smtp"] == "" {
-		missing = append(missing, "acl_not_smtp is not set: mail of scripts (PHP mail(), sendmail) is never checked")
-	}
-	if options["acl_smtp_data"] == "" {
-		missing = append(missing, "acl_smtp_data is not set: mail by SMTP is never checked")
-	}
-	if len(missing) > 0 {
-		return bad(name, runInstall, "%s", strings.Join(missing, "; "))
-	}
-	return ok(name, "acl_not_smtp = %s, acl_smtp_data = %s", options["acl_not_smtp"], options["acl_smtp_data"])
-}
-
-// eximTimers checks that Exim does not throw away or free held mail before we do.
-func eximTimers(options map[string]string, keep time.Duration) Check {
-	if alarms := actions.TimerAlarms(options, keep); len(alarms) > 0 {
-		return bad("exim timers", runInstall+", or change Exim's settings by hand", "%s", strings.Join(alarms, "; "))
-	}
-	return ok("exim timers", "held mail stays in the queue for the whole of %s", config.FormatDuration(keep))
-}
-
-// eximFiles are where Exim's configuration and our text in it may stand.
-func eximFiles() []string {
-	return []string{"/etc/exim4/osm/policy.acl", "/var/lib/exim4/config.autogenerated", "/etc/exim4/exim4.conf", "/etc/exim.conf", "/etc/exim/exim.conf"}
-}
-
-// maxConfigFile bounds what is read of a configuration of Exim's.
-const maxConfigFile = 4 << 20
-
-// aclFiles checks that Exim's files hold our question and cannot be changed by others.
-func (h *Host) aclFiles() []Check {
-	const name = "acl text"
-	question := []byte("readsocket{" + h.Config.Server.PolicySocket + "}")
-	var asks, unreadable []string
-	for _, path := range eximFiles() {
-		text, mode, owner, err := readPlain(h.Root + path)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			continue
-		case err != nil:
-			unreadable = append(unreadable, path)
-			continue
-		case !bytes.Contains(text, question):
-			continue
-		}
-		asks = append(asks, path)
-		ours := strings.HasPrefix(path, "/etc/exim4/osm/")
-		switch {
-		case owner != 0 && int(owner) != h.UID:
-			return []Check{bad(name, "chown root:root "+path, "%s belongs to uid %d: whoever owns it decides what Exim does", path, owner)}
-		case mode.Perm()&0o022 != 0:
-			return []Check{bad(name, "chmod go-w "+path, "%s may be changed by others (mode %04o)", path, mode.Perm())}
-		case ours && mode.Perm()&0o004 == 0:
-			return []Check{bad(name, "chmod 0644 "+path, "%s cannot be read by Exim (mode %04o): that stops ALL mail", path, mode.Perm())}
-		}
-	}
-	if len(asks) > 0 {
-		return []Check{ok(name, "the question to %s stands in %s", h.Config.Server.PolicySocket, strings.Join(asks, ", "))}
-	}
-	if len(unreadable) > 0 {
-		return []Check{skipped(name, "may not read %s", strings.Join(unreadable, ", "))}
-	}
-	return []Check{bad(name, runInstall, "no file of Exim's asks on %s: no message is checked", h.Config.Server.PolicySocket)}
-}
-
 // readPlain reads a plain file of bounded size and says whose it is.
 func readPlain(path string) (text []byte, mode fs.FileMode, owner uint32, err error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
@@ -305,14 +303,20 @@ func (h *Host) inspector(ctx context.Context) Check {
 	return ok(name, "it answers")
 }
 
+// executorPath is where the executor's own settings are.
+const executorPath = "/etc/osm/executor.toml"
+
 // executorFile checks that nobody but root decides what the executor runs.
 func (h *Host) executorFile() Check {
-	const name, path = "executor.toml", "/etc/osm/executor.toml"
+	const name, path = "executor.toml", executorPath
 	if _, err := config.LoadExecutor(h.Root + path); err != nil {
 		if errors.Is(err, fs.ErrPermission) {
 			return skipped(name, "only root may read %s", path)
 		}
 		return bad(name, "mend "+path+" and restart osm-executor", "%v", err)
+	}
+	if !h.exists(path) {
+		return ok(name, "there is no %s: the defaults hold", path)
 	}
 	return ok(name, "%s can be trusted", path)
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"sync"
 	"testing"
 	"time"
 
@@ -49,7 +50,7 @@ func runChild(t *testing.T, cmd *exec.Cmd, role string, in, out any) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd.Env = append(cmd.Env, roleEnv+"="+role)
+	cmd.Env = append(cmd.Env, roleEnv+"="+role, raceEnv+"="+raceOptions)
 	go func() {
 		_ = json.NewEncoder(stdin).Encode(in) // a child that does not read says so itself
 		stdin.Close()
@@ -64,7 +65,7 @@ func runChild(t *testing.T, cmd *exec.Cmd, role string, in, out any) {
 	}
 }
 
-// asking is what the role "ask" gets: each request on a connection of its own.
+// asking is what the role "ask" gets: each request on a connection of its own, all at once.
 type asking struct {
 	Socket   string
 	Requests [][]byte
@@ -104,14 +105,18 @@ func askRole(in io.Reader) (any, error) {
 		return nil, err
 	}
 	out := make([]asked, len(a.Requests))
+	var wg sync.WaitGroup
 	for i, r := range a.Requests {
-		began := time.Now()
-		text, err := exchange(a.Socket, r, a.Stay)
-		out[i] = asked{Text: text, Took: time.Since(began)}
-		if err != nil {
-			out[i].Error = err.Error()
-		}
+		wg.Go(func() {
+			began := time.Now()
+			text, err := exchange(a.Socket, r, a.Stay)
+			out[i] = asked{Text: text, Took: time.Since(began)}
+			if err != nil {
+				out[i].Error = err.Error()
+			}
+		})
 	}
+	wg.Wait()
 	return out, nil
 }
 

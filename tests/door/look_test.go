@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"osm/tests/lab"
 )
 
 // What osmctl prints with --json, by the names that are promised.
@@ -152,13 +154,16 @@ func frozen(t *testing.T, subject string) []string {
 // frozen in Exim's queue; together they must be all that were sent.
 func came(t *testing.T, subject string, delivered, stopped int) {
 	t.Helper()
-	eventually(t, 20*time.Second, "the mail "+subject, func() error {
+	err := lab.WaitFor(20*time.Second, "the mail "+subject, func() error {
 		d, f := machine.Sink.Count("Subject", subject), len(frozen(t, subject))
 		if d != delivered || f != stopped {
 			return fmt.Errorf("%d delivered and %d frozen, want %d and %d", d, f, delivered, stopped)
 		}
 		return nil
 	})
+	if err != nil {
+		t.Fatalf("%v; Exim found no answer for:\n%s", err, strings.Join(machine.LogLines("OSM unavailable"), "\n"))
+	}
 }
 
 // explain asks why; a decision is stored a moment after its answer.

@@ -24,9 +24,16 @@ var machine struct {
 	sources sync.Once
 }
 
+const raceEnv, raceOptions = "GORACE", "atexit_sleep_ms=0"
+
 func TestMain(m *testing.M) {
 	if child() { // started by a test, as another user
 		return
+	}
+	// A program with the race detector waits a second before it ends, unless told not to.
+	if err := os.Setenv(raceEnv, raceOptions); err != nil {
+		fmt.Fprintln(os.Stderr, "door:", err)
+		os.Exit(1)
 	}
 	if err := lab.Enter(); err != nil {
 		fmt.Fprintln(os.Stderr, "door:", err)

@@ -57,6 +57,10 @@ actions = ["report", { hold = "1h" }]
 		}
 		return nil
 	})
+	// What it would have stopped is not in its own window, and in every other's.
+	if got := w.counted(t, account); got["watched/"+account] != 5 || got["messages/"+account] != 8 {
+		t.Errorf("counted %v, want 5 for watched and 8 for messages", got)
+	}
 	if holds := list[hold](t, w, "hold", "list"); len(holds) != 0 {
 		t.Errorf("an observing trigger put %+v", holds)
 	}

@@ -124,10 +124,13 @@ func exim(t *testing.T, args ...string) string {
 	return string(out)
 }
 
-var frozenAt = regexp.MustCompile(`(?m)^-frozen \d+$`)
+var (
+	frozenAt   = regexp.MustCompile(`(?m)^-frozen \d+$`)
+	receivedAt = regexp.MustCompile(`^((?:.*\n){3})\d+ `) // the fourth line
+)
 
-// frozenSince makes the queue's frozen messages frozen for so long. Exim reads the time
-// from the file.
+// frozenSince makes the queue's messages received and frozen so long ago. Exim reads
+// both times from the file, and its timers go by the first.
 func frozenSince(t *testing.T, ago time.Duration) {
 	t.Helper()
 	queue, err := machine.ReadQueue()
@@ -139,8 +142,11 @@ func frozenSince(t *testing.T, ago time.Duration) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		line := fmt.Sprint("-frozen ", time.Now().Add(-ago).Unix())
-		changed := frozenAt.ReplaceAll(b, []byte(line))
+		then := fmt.Sprint(time.Now().Add(-ago).Unix())
+		changed := receivedAt.ReplaceAll(frozenAt.ReplaceAll(b, []byte("-frozen "+then)), []byte("${1}"+then+" "))
+		if strings.Count(string(changed), then) != 2 {
+			t.Fatalf("%s: no times to change in:\n%s", q.Path, b)
+		}
 		if err := os.WriteFile(q.Path, changed, 0o640); err != nil {
 			t.Fatal(err)
 		}
@@ -161,9 +167,6 @@ func timers(t *testing.T, frozen, bounces string) {
 	}
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
-	}
-	if got := exim(t, "-bP", "timeout_frozen_after"); !strings.Contains(got, "= "+frozen) {
-		t.Fatalf("exim says %q, want %s", got, frozen)
 	}
 }
 
@@ -194,6 +197,9 @@ func TestFrozenMailStaysPastEximsStockTimers(t *testing.T) {
 	// is what the installer's timers are for, and what the alarm is about.
 	timers(t, "1w", "2d")
 	t.Cleanup(func() { timers(t, "60d", "60d") })
+	if got := exim(t, "-bP", "timeout_frozen_after"); !strings.Contains(got, "= 1w") {
+		t.Fatalf("exim says %q, want 1w", got)
+	}
 	exim(t, "-q")
 	left, err := machine.ReadQueue()
 	if err != nil {

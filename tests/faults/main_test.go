@@ -111,6 +111,9 @@ const limit = 50
 // daemon's database.
 func fresh(t *testing.T) {
 	t.Helper()
+	if err := lab.DependOnProduct(); err != nil {
+		t.Fatal(err)
+	}
 	machine.states++
 	machine.State = filepath.Join(machine.Dir, fmt.Sprint("state-", machine.states))
 	if err := os.Mkdir(machine.State, 0o755); err != nil {
@@ -209,7 +212,8 @@ func doctorNames(t *testing.T, d *lab.Daemon, name string) lab.Check {
 	t.Helper()
 	checks, err := d.Doctor()
 	if err != nil {
-		t.Fatal(err)
+		t.Error(err)
+		return lab.Check{}
 	}
 	for _, c := range checks {
 		if c.Name == name && !c.OK {

@@ -167,12 +167,12 @@ func contains(t *testing.T, who, text, want string) {
 func TestAnAccountMapThatIsHalfWrittenIsNotUsed(t *testing.T) {
 	machine.Panel = "directadmin"
 	t.Cleanup(func() { machine.Panel = "" })
-	const maps = "/etc/virtual/domainowners"
-	whole := "extra.example: " + smtpAccount + "\n"
+	const maps, login = "/etc/virtual/domainowners", "info@extra.example"
+	whole := ""
 	for i := range 500 {
 		whole += fmt.Sprintf("d%03d.example: %s\n", i, thirdAccount)
 	}
-	login := "info@extra.example"
+	whole += "extra.example: " + smtpAccount + "\n" // the last to be written
 	secrets := machine.Dir + "/etc/passwords"
 	old, err := os.ReadFile(secrets)
 	if err != nil {
@@ -184,27 +184,36 @@ func TestAnAccountMapThatIsHalfWrittenIsNotUsed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := daemon(t, limited)
-	// The line of the domain that sends is still in it, with another owner's name cut off.
-	if err := os.WriteFile(maps, []byte(whole[len(whole)-200:len(whole)-7]), 0o644); err != nil {
-		t.Fatal(err)
+	tests := map[string]string{
+		"cut off within a name": whole[:200*len("d000.example: blog\n")-2],
+		"emptied":               "",
+		"cut off at both ends":  whole[1000:2000],
 	}
-	alarm := alarmed(t, d, "accounts")
-	contains(t, "the alarm", alarm.Text, maps)
-	all := storm{login: login, password: "secret"}.run(t)
-	all.decidedAsUsual(t)
-	if n, err := used(d, smtpAccount, "account-hour"); err != nil || n != 200 {
-		t.Errorf("%d messages are charged to %s (%v), want 200", n, smtpAccount, err)
+	for name, broken := range tests {
+		t.Run(name, func(t *testing.T) {
+			d := daemon(t, limited)
+			if err := os.WriteFile(maps, []byte(broken), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = os.WriteFile(maps, []byte(whole), 0o644) })
+			alarm := alarmed(t, d, "accounts")
+			contains(t, "the alarm", alarm.Text, maps)
+			all := storm{login: login, password: "secret"}.run(t)
+			all.decidedAsUsual(t)
+			if n, err := used(d, smtpAccount, "account-hour"); err != nil || n != 200 {
+				t.Errorf("%d messages are charged to %s (%v), want 200", n, smtpAccount, err)
+			}
+			s, err := d.Status()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s.Accounts.OK {
+				t.Errorf("status says that the accounts are well: %s", s.Accounts.Text)
+			}
+			if err := os.WriteFile(maps, []byte(whole), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			calm(t, d, "accounts")
+		})
 	}
-	s, err := d.Status()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if s.Accounts.OK {
-		t.Errorf("status says that the accounts are well: %s", s.Accounts.Text)
-	}
-	if err := os.WriteFile(maps, []byte(whole), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	calm(t, d, "accounts")
 }

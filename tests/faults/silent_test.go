@@ -20,14 +20,31 @@ const waits = 1300 * time.Millisecond
 func TestWhenTheDaemonIsStoppedMailPassesAfterTheTimeout(t *testing.T) {
 	d := daemon(t, limited)
 	stop(t, d)
+	found := make(chan bool)
+	go func() { // meanwhile: it is patient too
+		defer close(found)
+		doctorNames(t, d, "question")
+	}()
 	all := patient().run(t)
-	doctorNames(t, d, "question")
+	<-found
 	cont(t, d)
 	all.accepted(t)
 	all.later(t, waits)
 	all.noneFrozen(t)
 	all.unavailable(t)
-	alarmed(t, d, "unanswered") // it sees afterwards that nobody waited for its answers
+	// It sees afterwards that nobody waited for its answers, and what became of the mail.
+	alarmed(t, d, "unanswered")
+	eventually(t, 10*time.Second, "the spammer's mail to be counted", func() error {
+		n, err := used(d, scriptAccount, "account-hour")
+		if err == nil && n != 200 {
+			err = fmt.Errorf("%d are counted, want all 200 that passed", n)
+		}
+		return err
+	})
+	all.explained(t, d)
+	if list, err := listHeld(d); err != nil || len(list) > 0 {
+		t.Errorf("%d messages are listed as held (%v), though all have passed", len(list), err)
+	}
 	clean(t)
 	again := storm{each: 20}.run(t)
 	again.accepted(t)
