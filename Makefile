@@ -46,7 +46,10 @@ uninstall: ## take out again what install put in
 	@$(SUDO) exim-acl/install.sh uninstall
 
 man: build ## write docs/man from the programs' own definitions
-	bin/osmctl man docs/man
+	@mkdir -p docs/man
+	bin/osmd man >docs/man/osmd.8
+	bin/osmctl man osmctl >docs/man/osmctl.8
+	bin/osmctl man osm.toml >docs/man/osm.toml.5
 
 clean: ## remove what was built
 	rm -rf bin

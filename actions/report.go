@@ -32,7 +32,7 @@ func planReport(c policy.EventChange) Step {
 func ReportText(ev *policy.Event) string {
 	what := ev.Verdict.String()
 	if ev.Mode == policy.Observe {
-		what = "would have been " + what + " (the trigger only observes: the mail passed)"
+		what = "would be " + what + " (the trigger only observes: the mail passes)"
 	}
 	text := fmt.Sprintf("%s went over %s (%s): %d of %d %s in %s; further messages: %s",
 		ev.Key, ev.Trigger, ev.Watch, ev.Used, ev.Max, ev.Count, store.Period(ev.Per), what)

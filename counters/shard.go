@@ -134,9 +134,12 @@ func (d *slabs) findKey(gi, tag uint32, slot uint16, period uint32, name string)
 }
 
 // find fills in p where a's counter is, if there is one.
-func (d *slabs) find(p *place, a *Ask) {
-	p.group = d.findGroup(p.hash, clip(a.Group))
-	p.key = d.findKey(p.group, p.tag, a.Slot, periodOf(a.Period), clip(a.Name))
+func (d *slabs) find(p *place, a *Ask) { d.findIn(d.findGroup(p.hash, clip(a.Group)), p, a) }
+
+// findIn is find where the group is known.
+func (d *slabs) findIn(group uint32, p *place, a *Ask) {
+	p.group = group
+	p.key = d.findKey(group, p.tag, a.Slot, periodOf(a.Period), clip(a.Name))
 }
 
 // findOrCreate returns a's counter, without what has run out at now. It searches anew, as an

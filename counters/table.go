@@ -216,7 +216,11 @@ func (t *Table) judge(now int64, asks []Ask, ps []place, res []Result, drop bool
 	for i := range asks {
 		a, p := &asks[i], &ps[i]
 		s := &t.shards[p.shard]
-		s.find(p, a)
+		if i > 0 && a.Group == asks[i-1].Group {
+			s.findIn(ps[i-1].group, p, a)
+		} else {
+			s.find(p, a)
+		}
 		var used int64
 		if p.key != 0 {
 			k := &s.keys[p.key]

@@ -117,7 +117,7 @@ func Fragments(p DebianParams) []Fragment {
 	}
 	split := []Fragment{
 		{Path: PolicyFile, Text: fill(policyFileTemplate, v)},
-		{Path: "/etc/exim4/conf.d/main/000_osm_policy", Text: fill(firstTemplate, v)},
+		{Path: "/etc/exim4/conf.d/main/00_zzz_osm_policy", Text: fill(firstTemplate, v)},
 		{Path: "/etc/exim4/conf.d/main/zzz_osm_policy", Text: fill(lastTemplate, v)},
 		{Path: "/etc/exim4/conf.d/router/050_osm_discard", Text: fill(routerTemplate, v)},
 	}

@@ -48,7 +48,7 @@ mount --bind "$1" /srv
 mount -o remount,bind,ro /srv
 ip link set lo up
 echo "$pid"
-exec cat`
+cat # and the shell, as the first process, takes care of those without a parent`
 
 func newBox(t testing.TB) *box {
 	t.Helper()

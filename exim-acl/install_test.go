@@ -448,6 +448,12 @@ func TestInstallLeavesTheOperatorsSettingsAlone(t *testing.T) {
 	if got := b.read("/etc/osm/osm.toml"); got != "checking = false\n" {
 		t.Errorf("osm.toml became %q", got)
 	}
+	// What the operator sets later, in the place that Debian names for it, holds as well.
+	b.write("/etc/exim4/conf.d/main/000_localmacros", "MAIN_IGNORE_BOUNCE_ERRORS_AFTER = 3d\n")
+	b.run("update-exim4.conf")
+	if got := b.run("exim4", "-bP", "ignore_bounce_errors_after"); got != "ignore_bounce_errors_after = 3d\n" {
+		t.Errorf("what the operator set after the installation: %s", got)
+	}
 	// A line that the operator adds later stays when osm goes.
 	b.run("sh", "-c", "echo '# later' >>/etc/exim4/exim4.conf.localmacros")
 	b.installs(0, "uninstall")

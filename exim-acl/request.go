@@ -84,16 +84,18 @@ var fields = [...]field{
 	{name: "always64", kind: text, max: 256, str: func(s *policy.Submission) *string { return &s.AlwaysRelay }},
 }
 
-// span is where the text of a field lies in the parser's scratch space.
+// strictBase64 takes nothing that an encoder would not have written.
+var strictBase64 = base64.StdEncoding.Strict()
+
+// span is where the text of a field lies among the texts of a request.
 type span struct{ from, to int }
 
-// parser holds the state of one ParseRequest. All texts of a request are decoded one
-// behind the other into scratch, which becomes one string: two allocations in all.
+// parser holds the state of one ParseRequest.
 type parser struct {
-	s       *policy.Submission
-	seen    [len(fields)]bool
-	spans   [len(fields)]span
-	scratch []byte
+	s     *policy.Submission
+	next  int // the field that comes next where the ACL's order is kept
+	seen  [len(fields)]bool
+	spans [len(fields)]span
 }
 
 // ParseRequest reads a request as the package comment describes it. The error names
@@ -102,57 +104,61 @@ func ParseRequest(b []byte) (*policy.Submission, error) {
 	if len(b) > MaxRequest {
 		return nil, ErrTooLarge
 	}
+	p := parser{s: &policy.Submission{CallerUID: -1}}
+	// The texts are decoded one behind the other, and then become one string.
 	var space [1024]byte
-	p := parser{s: &policy.Submission{CallerUID: -1}, scratch: space[:0]}
+	texts := space[:0]
 	if len(b) > len(space) {
-		p.scratch = make([]byte, 0, len(b))
+		texts = make([]byte, 0, len(b))
 	}
 	for {
-		line, rest, whole := bytes.Cut(b, []byte{'\n'})
-		if !whole {
+		i := bytes.IndexByte(b, '\n')
+		if i < 0 {
 			return nil, errors.New("request ends before its empty line")
 		}
-		if len(line) == 0 {
-			break
+		if i == 0 {
+			return p.finish(string(texts))
 		}
-		if err := p.line(line); err != nil {
+		var err error
+		if texts, err = p.line(texts, b[:i]); err != nil {
 			return nil, err
 		}
-		b = rest
+		b = b[i+1:]
 	}
-	return p.finish()
 }
 
-func (p *parser) line(line []byte) error {
-	name, value, ok := bytes.Cut(line, []byte{'='})
-	if !ok || len(name) == 0 {
-		return fmt.Errorf("line %.80q is not name=value", line)
+// line reads one line and appends what text it holds to texts.
+func (p *parser) line(texts, line []byte) ([]byte, error) {
+	end := bytes.IndexByte(line, '=')
+	if end <= 0 {
+		return nil, fmt.Errorf("line %.80q is not name=value", line)
 	}
-	i := fieldIndex(string(name))
+	i := p.field(line[:end])
 	if i < 0 {
-		return nil
+		return texts, nil
 	}
-	f := &fields[i]
+	f, value := &fields[i], line[end+1:]
 	if p.seen[i] {
-		return fmt.Errorf("%s is given twice", f.name)
+		return nil, fmt.Errorf("%s is given twice", f.name)
 	}
 	p.seen[i] = true
 	switch f.kind {
 	case version:
 		if string(value) != "1" {
-			return fmt.Errorf("version %.80q is not known", value)
+			return nil, fmt.Errorf("version %.80q is not known", value)
 		}
 	case word:
 		if len(value) > int(f.max) {
-			return fmt.Errorf("%s is longer than %d bytes", f.name, f.max)
+			return nil, fmt.Errorf("%s is longer than %d bytes", f.name, f.max)
 		}
-		p.keep(i, value)
+		p.spans[i] = span{len(texts), len(texts) + len(value)}
+		return append(texts, value...), nil
 	case text:
-		return p.decode(i, value)
+		return p.decode(texts, i, value)
 	case number:
 		n, err := parseNumber(value, f.min, f.max)
 		if err != nil {
-			return fmt.Errorf("%s %.80q: %w", f.name, value, err)
+			return nil, fmt.Errorf("%s %.80q: %w", f.name, value, err)
 		}
 		if len(value) > 0 {
 			f.set(p.s, n)
@@ -160,58 +166,57 @@ func (p *parser) line(line []byte) error {
 	case address:
 		a, err := parseAddress(value)
 		if err != nil {
-			return fmt.Errorf("%s %.80q is not an address", f.name, value)
+			return nil, fmt.Errorf("%s %.80q is not an address", f.name, value)
 		}
 		*f.addr(p.s) = a
 	}
-	return nil
+	return texts, nil
 }
 
-func (p *parser) keep(i int, value []byte) {
-	from := len(p.scratch)
-	p.scratch = append(p.scratch, value...)
-	p.spans[i] = span{from, len(p.scratch)}
-}
-
-// decode appends the decoded value to the scratch space, which is always large enough:
-// base64 only shrinks.
-func (p *parser) decode(i int, value []byte) error {
-	f := &fields[i]
-	// The decoder would skip a CR; on this wire nothing is skipped.
-	if bytes.IndexByte(value, '\r') >= 0 {
-		return fmt.Errorf("%s is not base64: it holds a carriage return", f.name)
-	}
-	from := len(p.scratch)
-	out, err := base64.StdEncoding.Strict().AppendDecode(p.scratch, value)
-	if err != nil {
-		return fmt.Errorf("%s is not base64: %w", f.name, err)
-	}
-	p.scratch = out[:min(len(out), from+int(f.max))]
-	p.spans[i] = span{from, len(p.scratch)}
-	return nil
-}
-
-func (p *parser) finish() (*policy.Submission, error) {
-	if !p.seen[0] {
-		return nil, errors.New("request does not say osm=1")
-	}
-	all := string(p.scratch)
-	for i := range fields {
-		if sp := p.spans[i]; sp.to > sp.from {
-			*fields[i].str(p.s) = all[sp.from:sp.to]
+// field finds a name in the table, -1 if it is not there. It begins where the name is,
+// unless a name was left out.
+func (p *parser) field(name []byte) int {
+	for range fields {
+		i := p.next
+		if p.next++; p.next == len(fields) {
+			p.next = 0
 		}
-	}
-	p.s.RecipientsCut = len(p.s.RecipientList) >= MaxRecipientList
-	return p.s, nil
-}
-
-func fieldIndex(name string) int {
-	for i := range fields {
-		if fields[i].name == name {
+		if fields[i].name == string(name) {
 			return i
 		}
 	}
 	return -1
+}
+
+// decode appends the decoded value to texts, cut to its cap.
+func (p *parser) decode(texts []byte, i int, value []byte) ([]byte, error) {
+	f := &fields[i]
+	// The decoder would skip a CR; on this wire nothing is skipped.
+	if bytes.IndexByte(value, '\r') >= 0 {
+		return nil, fmt.Errorf("%s is not base64: it holds a carriage return", f.name)
+	}
+	from := len(texts)
+	out, err := strictBase64.AppendDecode(texts, value)
+	if err != nil {
+		return nil, fmt.Errorf("%s is not base64: %w", f.name, err)
+	}
+	out = out[:min(len(out), from+int(f.max))]
+	p.spans[i] = span{from, len(out)}
+	return out, nil
+}
+
+// finish gives each field its part of the texts.
+func (p *parser) finish(texts string) (*policy.Submission, error) {
+	if !p.seen[0] {
+		return nil, errors.New("request does not say osm=1")
+	}
+	for i, sp := range p.spans {
+		if sp.to > sp.from {
+			*fields[i].str(p.s) = texts[sp.from:sp.to]
+		}
+	}
+	p.s.RecipientsCut = len(p.s.RecipientList) >= MaxRecipientList
+	return p.s, nil
 }
 
 func parseNumber(value []byte, min, max int64) (int64, error) {

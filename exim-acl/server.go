@@ -41,7 +41,15 @@ type Conn struct {
 	PeerUID  uint32 // Exim's run-time user
 	Accepted time.Time
 	Deadline time.Time // when the answer must have left; look-ups must end before it
+
+	x *exchange
 }
+
+// Claim is called by Check when nothing is left to be done but to decide and to count: from
+// here on the answer is Check's, which must not wait for anything any more. False: the
+// deadline has passed, and Overload decides in its place; then Check counts nothing and
+// returns nil. Without it a message at the deadline might be counted twice, or never.
+func (c Conn) Claim() bool { return c.x == nil || c.x.phase.CompareAndSwap(checking, deciding) }
 
 // Stats counts what a [Server] did since it was made.
 type Stats struct {
@@ -64,8 +72,8 @@ type Stats struct {
 // answered as accept and not handed to Done. A panic in one of them is logged, counted
 // and answered as accept; the server goes on.
 type Server struct {
-	// Check decides within c.Deadline. Where it does not come back by then, Overload
-	// answers in its place and what Check returns later is dropped.
+	// Check decides within c.Deadline. Where it has not called c.Claim or come back by
+	// then, Overload answers in its place and what Check returns later is dropped.
 	Check func(c Conn, s *policy.Submission) *policy.Decision
 	// Overload decides from memory alone.
 	Overload func(c Conn, s *policy.Submission) *policy.Decision
@@ -169,7 +177,6 @@ func (s *Server) work(ctx context.Context, cancel context.CancelCauseFunc, l *ne
 
 // serve answers one connection and closes it.
 func (s *Server) serve(conn *net.UnixConn) {
-	defer conn.Close()
 	accepted := s.Now()
 	s.Stats.Connections.Add(1)
 	open := s.open.Add(1)
@@ -177,10 +184,11 @@ func (s *Server) serve(conn *net.UnixConn) {
 	if open > int64(refuseFactor*s.MaxConns) {
 		s.Stats.Refused.Add(1)
 		s.warn("refused", "too many questions at once: closed, accepted unchecked", "max", refuseFactor*s.MaxConns)
+		conn.Close()
 		return
 	}
 	x := &exchange{server: s, conn: conn, full: open <= int64(s.MaxConns)}
-	x.c.Accepted = accepted
+	x.c.Accepted, x.c.x = accepted, x
 	x.timer = time.AfterFunc(s.ReadDeadline, x.expire)
 	defer x.timer.Stop()
 
@@ -188,16 +196,19 @@ func (s *Server) serve(conn *net.UnixConn) {
 	if err != nil || s.PeerOK == nil || !s.PeerOK(uid) {
 		s.Stats.BadPeer.Add(1)
 		s.warn("peer", "question from a user that is not Exim's: closed", "uid", uid, "pid", pid, "err", err)
+		conn.Close()
 		return
 	}
 	x.c.PeerPID, x.c.PeerUID = pid, uid
 	x.run()
 }
 
-// The phases of an exchange. Whoever moves it to answering writes the answer.
+// The phases of an exchange. Whoever moves it from checking makes the decision, and
+// whoever moves it to answering writes the answer.
 const (
 	reading int32 = iota
 	checking
+	deciding
 	answering
 )
 
@@ -220,6 +231,7 @@ func (x *exchange) run() {
 	if err != nil && !errors.Is(err, ErrTooLarge) {
 		s.Stats.TimedOut.Add(1)
 		s.warn("request", "no whole question before the deadline: closed", "err", err)
+		x.conn.Close()
 		return
 	}
 	if err == nil {
@@ -236,21 +248,31 @@ func (x *exchange) run() {
 		d = x.guard(func() *policy.Decision { return call(s.Malformed, x.c, err) })
 	case !x.full:
 		s.Stats.Shed.Add(1)
-		d = x.guard(func() *policy.Decision { return call(s.Overload, x.c, x.sub) })
+		if x.c.Claim() {
+			d = x.guard(func() *policy.Decision { return call(s.Overload, x.c, x.sub) })
+		}
 	default:
 		d = x.guard(func() *policy.Decision { return call(s.Check, x.c, x.sub) })
 	}
-	if x.phase.CompareAndSwap(checking, answering) {
+	if x.phase.CompareAndSwap(deciding, answering) || x.phase.CompareAndSwap(checking, answering) {
 		x.answer((*buf)[:0], d)
 	}
 }
 
 // expire runs at the deadline, unless the exchange has ended by then.
 func (x *exchange) expire() {
-	if !x.phase.CompareAndSwap(checking, answering) {
+	switch {
+	case x.phase.CompareAndSwap(checking, answering):
+		x.late()
+	case x.phase.Load() == deciding:
+		x.timer.Reset(x.server.Deadline) // the answer is on its way: look again whether it leaves
+	default:
 		x.conn.Close() // wakes a read or write that still waits for Exim
-		return
 	}
+}
+
+// late answers in the place of a check that has not come back.
+func (x *exchange) late() {
 	s := x.server
 	s.Stats.Late.Add(1)
 	s.warn("late", "check did not end before the deadline: answered from memory")

@@ -237,6 +237,46 @@ func TestServerAnswersByTheDeadlineWhenTheCheckIsStuck(t *testing.T) {
 	}
 }
 
+func TestServerLetsOneDecideAtTheDeadline(t *testing.T) {
+	for name, claimsFirst := range map[string]bool{"a check that claims before the deadline answers after it": true, "one that claims after it decides nothing": false} {
+		t.Run(name, func(t *testing.T) {
+			late, decided := make(chan struct{}), make(chan string, 4)
+			s := &Server{Deadline: 20 * time.Millisecond}
+			s.Check = func(c Conn, _ *policy.Submission) *policy.Decision {
+				if claimsFirst && !c.Claim() {
+					t.Error("Claim is false before the deadline")
+				}
+				if claimsFirst {
+					<-time.After(3 * s.Deadline) // starved of its processor
+				} else {
+					<-late
+					if c.Claim() {
+						t.Error("Claim is true after the deadline")
+					}
+					return nil
+				}
+				decided <- "check"
+				return decide(policy.Deny, "check")
+			}
+			s.Overload = func(c Conn, _ *policy.Submission) *policy.Decision {
+				close(late)
+				decided <- "overload"
+				return decide(policy.Freeze, "overload")
+			}
+			want := "action=freeze ref=overload osm=1\n"
+			if claimsFirst {
+				want = "action=deny ref=check osm=1\n"
+			}
+			if got := ask(t, start(t, s), AppendRequest(nil, standard())); got != want {
+				t.Errorf("answer %q, want %q", got, want)
+			}
+			if len(decided) != 1 {
+				t.Errorf("%d decided, want one", len(decided))
+			}
+		})
+	}
+}
+
 func TestServerClosesOnAHalfRequestAtTheDeadline(t *testing.T) {
 	s := &Server{ReadDeadline: 20 * time.Millisecond}
 	path, stop := startStop(t, s)

@@ -185,7 +185,7 @@ func begin(now Moment, s *Submission, id Identity) *Decision {
 	if d.Identity.Account == "" { // never an empty key
 		d.Identity.Account = AccountUnknown
 	}
-	d.SubjectKey, _ = FoldSubject(s.Subject)
+	d.SubjectKey = subjectKey(s.Subject)
 	return d
 }
 
@@ -246,8 +246,7 @@ func (e *Engine) CountIn(now Moment, s *Submission, id Identity, why Reason) *De
 // did not hold yet, after a change of rules those of the triggers named in only (nil =
 // all). What was counted since the change is left out.
 func (e *Engine) Replay(at Moment, seq uint64, s *Submission, id Identity, only map[string]bool) {
-	key, _ := FoldSubject(s.Subject)
-	e.ReplayStored(at, seq, id, key, s.Recipients, only)
+	e.ReplayStored(at, seq, id, subjectKey(s.Subject), s.Recipients, only)
 }
 
 // ReplayStored is [Engine.Replay] of a decision of which only what is counted was kept.

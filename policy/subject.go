@@ -36,6 +36,14 @@ func FoldSubject(raw string) (key, exact string) {
 	return foldText(text), exact
 }
 
+// subjectKey is the key of [FoldSubject] alone.
+func subjectKey(raw string) string {
+	if text := subjectText(cutText(raw, maxSubjectRaw)); text != "" {
+		return foldText(text)
+	}
+	return noSubject
+}
+
 // subjectText returns the Subject as one line of printable characters.
 func subjectText(raw string) string {
 	raw = strings.Trim(raw, " \t\r\n")

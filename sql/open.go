@@ -41,11 +41,14 @@ func dsn(path string, params ...string) string {
 	return (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: strings.Join(params, "&")}).String()
 }
 
+// Every connection is one goroutine's at a time, database/sql sees to that: SQLite need not
+// lock it as well (_mutex=no).
+
 // openWritable opens the writer's one connection. The write-ahead log is checkpointed by
 // the writer when it has time, not by whichever commit makes it long.
 func openWritable(path string) *sql.DB {
 	db := sql.OpenDB(&connector{
-		dsn: dsn(path, "_journal_mode=WAL", "_synchronous=NORMAL", "_busy_timeout=250", "_txlock=immediate", "_cache_size=-16384"),
+		dsn: dsn(path, "_journal_mode=WAL", "_synchronous=NORMAL", "_busy_timeout=250", "_txlock=immediate", "_cache_size=-16384", "_mutex=no"),
 		driver: &sqlite3.SQLiteDriver{ConnectHook: func(c *sqlite3.SQLiteConn) error {
 			_, err := c.Exec("PRAGMA wal_autocheckpoint = 0", nil)
 			return err
@@ -58,7 +61,7 @@ func openWritable(path string) *sql.DB {
 // openReadOnly opens connections that cannot write. With immutable no lock is taken and
 // no log is read: for a database on a disk that cannot be written at all.
 func openReadOnly(path string, immutable bool) *sql.DB {
-	params := []string{"mode=ro", "_query_only=1", "_busy_timeout=1000", "_cache_size=-4096", "_stmt_cache_size=32"}
+	params := []string{"mode=ro", "_query_only=1", "_busy_timeout=1000", "_cache_size=-4096", "_stmt_cache_size=32", "_mutex=no"}
 	if immutable {
 		params = append(params, "immutable=1")
 	}

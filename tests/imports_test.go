@@ -17,6 +17,7 @@ import (
 func mayImport() map[string][]string {
 	return map[string][]string{
 		"counters":           {},
+		"internal/manual":    {},
 		"internal/metrics":   {},
 		"internal/privilege": {},
 		"internal/systemd":   {},
@@ -31,7 +32,7 @@ func mayImport() map[string][]string {
 			"internal/panel", "internal/origin", "internal/privilege", "internal/systemd"},
 		// a daemon's side for the tests of control and osmctl; linked into no program
 		"internal/control/controltest": {"policy", "counters", "sql", "actions", "internal/config", "internal/control"},
-		"cmd/osmctl":                   {"internal/config", "internal/control"},
+		"cmd/osmctl":                   {"internal/config", "internal/control", "internal/manual"},
 		"cmd/osmd":                     {"*"},
 	}
 }

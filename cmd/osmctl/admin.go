@@ -29,14 +29,17 @@ func (e *env) adminCommands() []*cli.Command {
 			Name: "man", Hidden: true, Usage: "print a manual page: osmctl or osm.toml", ArgsUsage: "[PAGE]", HideHelpCommand: true,
 			OnUsageError: onUsageError,
 			Action: func(c *cli.Context) error {
-				switch page := c.Args().First(); page {
+				var page []byte
+				switch name := c.Args().First(); name {
 				case "", "osmctl":
-					return manOsmctl(e.out, c.App)
+					page = manOsmctl(c.App)
 				case "osm.toml":
-					return manConfig(e.out)
+					page = manConfig()
 				default:
-					return usagef("there is no page %q: osmctl or osm.toml", page)
+					return usagef("there is no page %q: osmctl or osm.toml", name)
 				}
+				_, err := e.out.Write(page)
+				return err
 			},
 		},
 	}

@@ -104,7 +104,7 @@ func stoppedText(v *control.Event) string {
 func freeText(e *env, v *control.Event) string {
 	switch {
 	case !v.Open:
-		return "over since " + e.when(v.LastAt)
+		return "ended, last message " + e.when(v.LastAt)
 	case v.FreeAt.IsZero():
 		return "open"
 	case v.FreeAt.After(e.now()):
@@ -157,7 +157,11 @@ func (e *env) eventText(v *control.Event) {
 		}
 	}
 	if len(v.Messages) > 0 {
-		e.line("\nStopped messages, the first and the last:")
+		what := "Stopped messages"
+		if v.Mode == "observe" {
+			what = "Messages that would have been stopped"
+		}
+		e.line("\n%s, the first and the last:", what)
 		e.decisionTable(v.Messages)
 	}
 }

@@ -359,35 +359,3 @@ func TestBarsAndNumbers(t *testing.T) {
 		}
 	}
 }
-
-func TestManPagesNameEveryCommandFlagAndKey(t *testing.T) {
-	s := newShell(t)
-	page := s.run("man")
-	app := (&env{out: &bytes.Buffer{}, err: &bytes.Buffer{}}).app()
-	for _, c := range app.Commands {
-		if !c.Hidden && !strings.Contains(page, ".SS osmctl "+c.Name) && len(c.Subcommands) == 0 {
-			t.Errorf("osmctl(8) lacks %s", c.Name)
-		}
-		for _, sub := range c.Subcommands {
-			if !strings.Contains(page, ".SS osmctl "+c.Name+" "+sub.Name) {
-				t.Errorf("osmctl(8) lacks %s %s", c.Name, sub.Name)
-			}
-			for _, f := range sub.Flags {
-				if !strings.Contains(page, escape("--"+f.Names()[0])) {
-					t.Errorf("osmctl(8) lacks --%s", f.Names()[0])
-				}
-			}
-		}
-	}
-	conf := s.run("man", "osm.toml")
-	for _, line := range strings.Split(config.Shipped(), "\n") {
-		if name, _, ok := strings.Cut(strings.TrimPrefix(line, "#"), " = "); ok && strings.HasPrefix(line, "#") && !strings.HasPrefix(line, "# ") && !strings.Contains(conf, `\fB`+name+" =") {
-			t.Errorf("osm.toml(5) lacks %s", name)
-		}
-	}
-	for _, bad := range []string{"\n'", "%!"} {
-		if strings.Contains(page+conf, bad) {
-			t.Errorf("a manual page holds %q", bad)
-		}
-	}
-}

@@ -168,7 +168,8 @@ func (e *env) facts(pairs ...string) {
 	}
 }
 
-// wrap prints a paragraph in lines of at most 92 characters behind an indent.
+// wrap prints a paragraph in lines of at most 92 characters behind an indent, whose words
+// stand before the first line alone.
 func (e *env) wrap(indent, text string) {
 	width := 92
 	if e.terminal && e.width > 20 {
@@ -178,7 +179,7 @@ func (e *env) wrap(indent, text string) {
 	for _, word := range strings.Fields(printable(text)) {
 		if len(line) > len(indent) && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > width {
 			fmt.Fprintln(e.out, line)
-			line = indent
+			line = strings.Repeat(" ", len(indent))
 		}
 		if len(line) > len(indent) {
 			line += " "

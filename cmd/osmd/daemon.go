@@ -132,7 +132,7 @@ func (d *daemon) build(ctx context.Context) error {
 	})
 	d.flow = &flow{
 		clock: d.clock, engine: d.engine, panel: d.panel, diag: origin.NewDiag(),
-		inspector: origin.NewInspector(d.cfg.Server.InspectSocket), metrics: d.metrics, log: d.log,
+		inspector: origin.NewInspector(d.cfg.Server.InspectSocket), metrics: d.metrics, decided: countersOf(d.metrics), log: d.log,
 		record: d.record, opened: make(chan struct{}), pending: make(chan pending, maxPending),
 	}
 	d.snaps = &snapshots{path: filepath.Join(filepath.Dir(d.cfg.Store.Path), "counters.snapshot"),

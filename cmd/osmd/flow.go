@@ -31,6 +31,7 @@ type flow struct {
 	diag      *origin.Diag
 	inspector *origin.Inspector
 	metrics   *metrics.Set
+	decided   *decisionCounters
 	log       *slog.Logger
 	record    func(*policy.Decision) // after the answer; never blocks
 
@@ -58,11 +59,12 @@ const maxPending = 20_000
 // check judges one message. It is called by the server within c.Deadline.
 func (f *flow) check(c eximacl.Conn, s *policy.Submission) *policy.Decision {
 	id := policy.Identify(s, f.origin(c, s), f.panel.Map())
-	if !f.ready.Load() && !f.wait(c.Deadline) {
+	ready := f.ready.Load() || f.wait(c.Deadline)
+	switch {
+	case !c.Claim():
+		return nil // it is being answered from memory: it must not be counted twice
+	case !ready:
 		return f.later(s, id)
-	}
-	if time.Now().After(c.Deadline) {
-		return nil // answered from memory by now: it must not be counted twice
 	}
 	return f.engine.Check(f.clock(), s, id)
 }
@@ -189,7 +191,7 @@ func (f *flow) open() {
 
 // done is called after the answer has left.
 func (f *flow) done(d *policy.Decision) {
-	f.metrics.Decisions.WithLabelValues(d.Verdict.String(), d.Identity.Source.String()).Inc()
+	f.decided[d.Verdict][d.Identity.Source].Inc()
 	f.lastAsked.Store(d.At.Wall.UnixMilli())
 	if d.Reason == policy.ReasonHeldFull {
 		f.heldFull.Add(1)

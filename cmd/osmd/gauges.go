@@ -1,6 +1,27 @@
 package main
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"osm/internal/metrics"
+	"osm/policy"
+)
+
+// decisionCounters are the counters of decisions, by verdict and source. To look one up by
+// its labels costs more than to count.
+type decisionCounters [policy.Deny + 1][policy.SourceDirect + 1]prometheus.Counter
+
+func countersOf(m *metrics.Set) *decisionCounters {
+	var c decisionCounters
+	for v := range c {
+		for s := range c[v] {
+			c[v][s] = m.Decisions.WithLabelValues(policy.Verdict(v).String(), policy.Source(s).String())
+		}
+	}
+	return &c
+}
 
 // registerMetrics adds the figures that are asked for at each scrape.
 func (d *daemon) registerMetrics() error {

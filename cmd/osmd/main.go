@@ -57,6 +57,7 @@ func app() *cli.App {
 			{Name: "executor", Usage: "the part that runs a fixed list of commands as root (started by osmd or systemd)",
 				Flags:  []cli.Flag{configFlag, executorFlag},
 				Action: func(c *cli.Context) error { return execute(c.String("config"), c.String("executor-config")) }},
+			manCommand(),
 		},
 	}
 }

@@ -65,10 +65,11 @@ func (d *daemon) act(ctx context.Context) error {
 const houseEvery = time.Second
 
 // keepHouse ends events whose sender has been below for a whole period, looks for what is
-// wrong, and tells systemd that the daemon is alive.
+// wrong, sees to the garbage collector, and tells systemd that the daemon is alive.
 func (d *daemon) keepHouse(ctx context.Context) error {
 	tick := time.NewTicker(houseEvery)
 	defer tick.Stop()
+	collector := newCollector()
 	for n := 1; ; n++ {
 		select {
 		case <-ctx.Done():
@@ -79,6 +80,7 @@ func (d *daemon) keepHouse(ctx context.Context) error {
 			d.endHolds(ctx)
 			d.look()
 			d.alive()
+			collector.tune()
 			if n%hitsEvery == 0 {
 				d.writeHits(ctx)
 			}

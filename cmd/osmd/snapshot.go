@@ -58,9 +58,9 @@ func (s *snapshots) write() error {
 
 // restored is what a start found.
 type restored struct {
-	after   uint64   // decisions with a greater number are to be replayed …
-	missing []string // … and all that are young enough for these triggers
-	whole   bool     // there was no snapshot to build on
+	after   uint64    // decisions with a greater number are to be replayed …
+	missing []string  // … and all that are young enough for these triggers
+	at      time.Time // when the snapshot was made; zero: there was none to build on
 }
 
 // read brings the counters back. A snapshot that is missing or broken is no error of the
@@ -68,17 +68,17 @@ type restored struct {
 func (s *snapshots) read() (restored, error) {
 	f, err := os.Open(s.path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return restored{whole: true}, nil
+		return restored{}, nil
 	}
 	if err != nil {
-		return restored{whole: true}, fmt.Errorf("read counters: %w", err)
+		return restored{}, fmt.Errorf("read counters: %w", err)
 	}
 	defer f.Close()
 	h, after, err := s.table.ReadSnapshot(bufio.NewReaderSize(f, 256<<10), s.header(), s.engine.Slot)
 	if err != nil {
-		return restored{whole: true}, fmt.Errorf("read counters from %q: %w", s.path, err)
+		return restored{}, fmt.Errorf("read counters from %q: %w", s.path, err)
 	}
-	return restored{after: after, missing: s.engine.Missing(h.Slots)}, nil
+	return restored{after: after, missing: s.engine.Missing(h.Slots), at: time.UnixMilli(h.WallMs)}, nil
 }
 
 // run writes the counters regularly and once more at the end; it also lets go of what

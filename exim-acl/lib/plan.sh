@@ -176,10 +176,14 @@ put() {
 	printf '%s\n' "$1" >>"$work/written"
 }
 
+# note LIST LINE: what is ours beside files, so that uninstall knows it. Written first: a
+# run may be killed right after.
+note() { grep -qsxF "$2" "$state/$1" || printf '%s\n' "$2" >>"$state/$1"; }
+
 make_parents() {
 	[ -d "$1" ] || {
 		make_parents "${1%/*}"
-		printf '%s\n' "$1" >>"$state/folders"
+		note folders "$1"
 		make_dir "$1" 755 root:root
 	}
 }

@@ -57,19 +57,18 @@ drop() {
 	esac
 }
 
-# What is made is noted first: also a run that is killed knows what is ours.
 make_users() {
 	remember "$state/users"
 	for g in osm osm-admin; do
 		has_group $g || {
-			printf 'group %s\n' $g >>"$state/users"
+			note users "group $g"
 			undo_with drop group $g
 			groupadd --system $g
 			say "made the group $g"
 		}
 	done
 	has_user osm || {
-		printf 'user osm\n' >>"$state/users"
+		note users "user osm"
 		undo_with drop user osm
 		useradd --system --gid osm --home-dir /var/lib/osm --no-create-home --shell /usr/sbin/nologin --comment "osm mail policy" osm
 		say "made the user osm"
@@ -121,6 +120,14 @@ plan_system_out() {
 	[ ! -e "$state/folders" ] || for d in $(sort -r "$state/folders"); do want_no_dir "$d"; done
 }
 
+drop_all() {
+	tac "$state/users" | {
+		left=
+		while read -r kind name; do drop "$kind" "$name" || left=yes; done
+		[ -z "$left" ]
+	}
+}
+
 # system_gone: what cannot be taken back, after everything else has gone well.
 system_gone() {
 	! has_systemd || systemctl daemon-reload
@@ -131,9 +138,7 @@ system_gone() {
 	fi
 	if [ -n "$purge" ]; then
 		rm -rf /var/lib/osm
-		[ ! -e "$state/users" ] || tac "$state/users" | while read -r kind name; do
-			drop "$kind" "$name" || warn "the $kind $name could not be removed"
-		done
+		[ ! -e "$state/users" ] || drop_all || refuse "everything is gone but the user or a group of osm: run this again"
 		rm -rf $state
 	else
 		find $state -mindepth 1 ! -name users -delete

@@ -171,7 +171,7 @@ func (h *Host) pieces() Check {
 	}
 	var missing []string
 	if h.exists("/etc/exim4/conf.d/main") {
-		for _, path := range []string{"/etc/exim4/conf.d/main/000_osm_policy", "/etc/exim4/conf.d/main/zzz_osm_policy", "/etc/exim4/conf.d/router/050_osm_discard"} {
+		for _, path := range []string{"/etc/exim4/conf.d/main/00_zzz_osm_policy", "/etc/exim4/conf.d/main/zzz_osm_policy", "/etc/exim4/conf.d/router/050_osm_discard"} {
 			if !h.exists(path) {
 				missing = append(missing, path)
 			}

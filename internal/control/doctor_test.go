@@ -214,7 +214,7 @@ func TestDoctorNamesAMissingPieceOfEximsConfiguration(t *testing.T) {
 	if c := h.pieces(); !c.Skipped {
 		t.Errorf("another Exim than Debian's: %+v", c)
 	}
-	const first, last, router, macros = "/etc/exim4/conf.d/main/000_osm_policy", "/etc/exim4/conf.d/main/zzz_osm_policy", "/etc/exim4/conf.d/router/050_osm_discard", "/etc/exim4/exim4.conf.localmacros"
+	const first, last, router, macros = "/etc/exim4/conf.d/main/00_zzz_osm_policy", "/etc/exim4/conf.d/main/zzz_osm_policy", "/etc/exim4/conf.d/router/050_osm_discard", "/etc/exim4/exim4.conf.localmacros"
 	for _, path := range []string{policyACL, first, last, router} {
 		h.put(t, path, "x\n", 0o644)
 	}

@@ -21,3 +21,31 @@ func TestClockGoesForwardAndNamesTheBoot(t *testing.T) {
 		t.Errorf("BootID: got %q", id)
 	}
 }
+
+func TestClockFindsOutWithinASecondThatTheMachineHasSlept(t *testing.T) {
+	c := &clock{start: time.Now()}
+	c.look()
+	awake := c.offset.Load()
+	const slept = time.Hour
+	c.offset.Store(awake - int64(slept)) // as if it had been measured before an hour of sleep
+	if behind := bootNow().Milliseconds() + policy.BootShift - c.now().Boot; behind < slept.Milliseconds() {
+		t.Errorf("right after a look the clock is %d ms behind, want no second look yet", behind)
+	}
+	c.looked.Store(int64(time.Since(c.start) - asleepEvery))
+	before := bootNow().Milliseconds() + policy.BootShift
+	if got := c.now().Boot; got < before-1000 || got > bootNow().Milliseconds()+policy.BootShift {
+		t.Errorf("a second later the clock says %d, want about %d", got, before)
+	}
+	c.offset.Store(awake + int64(slept)) // never backwards, whatever is measured
+	c.look()
+	if got := c.offset.Load(); got != awake+int64(slept) {
+		t.Errorf("the clock went back by %v", time.Duration(awake+int64(slept)-got))
+	}
+}
+
+func BenchmarkClock(b *testing.B) {
+	clock := Clock()
+	for b.Loop() {
+		clock()
+	}
+}

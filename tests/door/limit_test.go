@@ -54,8 +54,7 @@ func (c limitCase) run(t *testing.T, w *world, p path) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stopped := c.senders*c.each - c.passes
-	came(t, m.Subject, c.passes, stopped)
+	stopped := c.exactly(t, w, m.Subject, c.senders*c.each, c.passes)
 	used := c.passes
 	if c.unit == "recipients" {
 		used *= c.recipients
@@ -66,17 +65,34 @@ func (c limitCase) run(t *testing.T, w *world, p path) {
 	if err := p.send(ctx, account, c.thenSingle+2, single); err != nil {
 		t.Fatal(err)
 	}
-	came(t, single.Subject, c.thenSingle, 2)
+	stopped += c.exactly(t, w, single.Subject, c.thenSingle+2, c.thenSingle)
 	if got := w.counted(t, account)[c.unit+"/"+account]; got != int64(c.max) {
 		t.Errorf("usage says %d of %s, want %d", got, c.unit, c.max)
 	}
 	eventually(t, 5*time.Second, "one event with all that was stopped", func() error {
 		events := list[event](t, w, "events", "--account", account)
-		if len(events) != 1 || events[0].Stopped != int64(stopped+2) || events[0].Trigger != c.unit || events[0].Key != account {
-			return fmt.Errorf("events are %+v, want one of %s with %d stopped", events, c.unit, stopped+2)
+		if len(events) != 1 || events[0].Stopped != int64(stopped) || events[0].Trigger != c.unit || events[0].Key != account {
+			return fmt.Errorf("events are %+v, want one of %s with %d stopped", events, c.unit, stopped)
 		}
 		return nil
 	})
+}
+
+// exactly checks how many of the messages passed, and returns how many were stopped. More
+// than that may pass only if they are marked as unchecked, on a machine too busy to answer
+// in time, and then few.
+func (c limitCase) exactly(t *testing.T, w *world, subject string, sent, passes int) (stopped int) {
+	t.Helper()
+	delivered, stopped := settled(t, subject, sent)
+	if delivered == passes {
+		return stopped
+	}
+	unchecked := w.unchecked(t)
+	if delivered < passes || delivered-passes > unchecked || delivered-passes > 3 {
+		t.Fatalf("%d of %d passed, want %d; %d messages were marked as unchecked", delivered, sent, passes, unchecked)
+	}
+	t.Logf("%d of %d passed, %d of them unchecked: this machine is very busy", delivered, sent, delivered-passes)
+	return stopped
 }
 
 // explained checks what is said of a message that the limit froze.

@@ -166,6 +166,30 @@ func came(t *testing.T, subject string, delivered, stopped int) {
 	}
 }
 
+// settled waits until all messages of the Subject that were taken are delivered or frozen.
+func settled(t *testing.T, subject string, taken int) (delivered, stopped int) {
+	t.Helper()
+	eventually(t, 20*time.Second, "all mail "+subject, func() error {
+		delivered, stopped = machine.Sink.Count("Subject", subject), len(frozen(t, subject))
+		if delivered+stopped != taken {
+			return fmt.Errorf("%d delivered and %d frozen of %d", delivered, stopped, taken)
+		}
+		return nil
+	})
+	return delivered, stopped
+}
+
+// unchecked is how many messages were let pass and marked as unchecked so far: by Exim,
+// which got no answer, or by the daemon, which was starved by a busy machine.
+func (w *world) unchecked(t *testing.T) int {
+	t.Helper()
+	s, err := w.Status()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return int(s.Unchecked) + len(w.eximLog("OSM unavailable"))
+}
+
 // explain asks why; a decision is stored a moment after its answer.
 func (w *world) explain(t *testing.T, ref string) explanation {
 	t.Helper()

@@ -189,7 +189,7 @@ func (g forgery) try(t *testing.T, w *world) {
 			taken++
 		}
 	}
-	_, stopped := g.settled(t, w, "from "+victim, taken)
+	_, stopped := settled(t, "from "+victim, taken)
 	if got := w.counted(t, charged)["messages/"+charged] - before; got != int64(taken-stopped) {
 		t.Errorf("%s is charged %d messages, want %d of %d", charged, got, taken-stopped, taken)
 	}
@@ -205,19 +205,6 @@ func (g forgery) try(t *testing.T, w *world) {
 	// What a shared web user does in a folder counts for that folder alone.
 	only(t, victim, w.counted(t, victim), nil, "directory-hour/"+victim+" "+www(victim))
 	g.harmless(t, w, ctx, victim)
-}
-
-// settled waits until all that was taken is delivered or frozen.
-func (g forgery) settled(t *testing.T, w *world, subject string, taken int) (delivered, stopped int) {
-	t.Helper()
-	eventually(t, 20*time.Second, "the forged mail", func() error {
-		delivered, stopped = machine.Sink.Count("Subject", subject), len(frozen(t, subject))
-		if delivered+stopped != taken {
-			return fmt.Errorf("%d delivered and %d frozen of %d", delivered, stopped, taken)
-		}
-		return nil
-	})
-	return delivered, stopped
 }
 
 // harmless checks that nothing was started against the neighbour: he can send.

@@ -41,7 +41,7 @@ func TestMoreConnectionsThanTheCapAreNoWayOutForASpammer(t *testing.T) {
 		t.Fatal(err)
 	}
 	// His limit is used up before the flood begins.
-	storm{each: limit}.run(t).decidedAsUsual(t)
+	storm{each: limit}.run(t).decidedAsUsual(t, d)
 	before, err := d.Status()
 	if err != nil {
 		t.Fatal(err)

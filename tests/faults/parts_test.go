@@ -29,10 +29,8 @@ func TestWithoutTheInspectorScriptsAreToldApartByUIDAndDirectory(t *testing.T) {
 	killPart(t, d, "inspect")
 	alarmed(t, d, "part-inspect")
 	all := storm{}.run(t)
-	all.decidedAsUsual(t)
-	if n, err := used(d, scriptAccount, "account-hour"); err != nil || n != limit {
-		t.Errorf("the spammer has used %d (%v), want %d", n, err, limit)
-	}
+	all.decidedAsUsual(t, d)
+	usedIs(t, d, scriptAccount, limit)
 	alarmed(t, d, "inspector")
 	s, err := d.Status()
 	if err != nil {
@@ -49,7 +47,7 @@ func TestWithoutTheExecutorMailIsStoppedAndWaits(t *testing.T) {
 	killPart(t, d, "executor")
 	alarmed(t, d, "part-executor")
 	all := storm{}.run(t)
-	all.decidedAsUsual(t)
+	all.decidedAsUsual(t, d)
 	doctorNames(t, d, "executor")
 	s, err := d.Status()
 	if err != nil {

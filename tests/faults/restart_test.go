@@ -41,15 +41,20 @@ func TestAfterAKillTheCountersComeBack(t *testing.T) {
 	if err := d.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := used(d, scriptAccount, "account-hour"); err != nil || n != half {
-		t.Errorf("the spammer has used %d (%v), want %d", n, err, half)
-	}
+	eventually(t, 10*time.Second, "doctor to tell of the gap", func() error {
+		checks, err := d.Doctor()
+		for _, c := range checks {
+			if c.Name == "journal" && strings.Contains(c.Text, "osmd was away") {
+				return nil
+			}
+		}
+		return errors.Join(err, fmt.Errorf("it says %+v", checks))
+	})
+	usedIs(t, d, scriptAccount, half)
 	all := storm{}.run(t)
 	all.accepted(t)
 	answered(t)
-	if script, shop := all.notLost(t); script != all.asked()/2-(limit-half) || shop != 0 {
-		t.Errorf("%d messages of the spammer and %d of the shop are frozen, want %d and 0", script, shop, all.asked()/2-(limit-half))
-	}
+	all.frozenBut(t, d, limit-half)
 }
 
 // With a socket that systemd holds a killed daemon delays mail until it is back; not a
@@ -88,9 +93,7 @@ func TestWithSocketActivationAKillOnlyDelays(t *testing.T) {
 	all.accepted(t)
 	all.later(t, 0) // nobody waited for the whole second
 	answered(t)
-	if script, shop := all.notLost(t); script != all.asked()/2-(limit-half) || shop != 0 {
-		t.Errorf("%d messages of the spammer and %d of the shop are frozen, want %d and 0", script, shop, all.asked()/2-(limit-half))
-	}
+	all.frozenBut(t, d, limit-half)
 	if again, err := lab.Descendant(d.PID(), "osmd", "-config"); err != nil || again == pid {
 		t.Errorf("osmd is process %d after %d was killed (%v), want a new one", again, pid, err)
 	}
@@ -130,7 +133,7 @@ per = "1h"
 	}
 	contains(t, "status", s.Config.Error, "vredict")
 	all := storm{}.run(t)
-	all.decidedAsUsual(t)
+	all.decidedAsUsual(t, d)
 
 	if err := d.WriteConfig(machine.Config(limited + "[log]\nlevel = \"warn\"\n")); err != nil {
 		t.Fatal(err)
@@ -139,9 +142,7 @@ per = "1h"
 		t.Fatal(err)
 	}
 	calm(t, d, "config")
-	if n, err := used(d, scriptAccount, "account-hour"); err != nil || n != limit {
-		t.Errorf("after the reload the spammer has used %d (%v), want %d", n, err, limit)
-	}
+	usedIs(t, d, scriptAccount, limit) // after the reload as before
 }
 
 // namesAll fails the test unless a command ended with status 1 and named every mistake.
@@ -187,7 +188,6 @@ func TestAnAccountMapThatIsHalfWrittenIsNotUsed(t *testing.T) {
 	tests := map[string]string{
 		"cut off within a name": whole[:200*len("d000.example: blog\n")-2],
 		"emptied":               "",
-		"cut off at both ends":  whole[1000:2000],
 	}
 	for name, broken := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -199,10 +199,8 @@ func TestAnAccountMapThatIsHalfWrittenIsNotUsed(t *testing.T) {
 			alarm := alarmed(t, d, "accounts")
 			contains(t, "the alarm", alarm.Text, maps)
 			all := storm{login: login, password: "secret"}.run(t)
-			all.decidedAsUsual(t)
-			if n, err := used(d, smtpAccount, "account-hour"); err != nil || n != 200 {
-				t.Errorf("%d messages are charged to %s (%v), want 200", n, smtpAccount, err)
-			}
+			all.decidedAsUsual(t, d)
+			usedIs(t, d, smtpAccount, 200)
 			s, err := d.Status()
 			if err != nil {
 				t.Fatal(err)

@@ -193,7 +193,8 @@ const eximTimeout = time.Second
 
 // later fails the test if a message came later than the fault table promises, compared
 // with those of the same kind that nobody was asked about. With 0 nobody may have waited
-// for a timeout: neither one message nor, by half of it, the typical one.
+// for a timeout: the typical message not for half of it, and no other for all of it, but
+// for one in a hundred that a busy machine may have kept waiting.
 func (l sentAll) later(t *testing.T, by time.Duration) {
 	t.Helper()
 	for _, script := range []bool{true, false} {
@@ -203,13 +204,14 @@ func (l sentAll) later(t *testing.T, by time.Duration) {
 			t.Fatalf("%s: %d messages and %d controls: nothing to compare", kind, len(asked), len(control))
 		}
 		most, usual := control[len(control)-1], control[len(control)/2]
-		slowest, median := asked[len(asked)-1], asked[len(asked)/2]
-		t.Logf("%s: median %v, slowest %v; not asked about: median %v, slowest %v", kind, median, slowest, usual, most)
+		median := asked[len(asked)/2]
+		t.Logf("%s: median %v, slowest %v; not asked about: median %v, slowest %v", kind, median, asked[len(asked)-1], usual, most)
 		allowed, allowedMedian := by+most, by+usual
 		if by == 0 {
 			allowed, allowedMedian = eximTimeout*9/10+most, eximTimeout/2+usual
+			asked = asked[:len(asked)-len(asked)/100]
 		}
-		if slowest > allowed {
+		if slowest := asked[len(asked)-1]; slowest > allowed {
 			t.Errorf("%s: a message took %v, want at most %v", kind, slowest, allowed)
 		}
 		if median > allowedMedian {
@@ -262,13 +264,28 @@ func answered(t *testing.T) {
 
 // decidedAsUsual is what holds for faults that must not show: the spammer's limit is
 // exact, everybody else's mail passes, everything was answered in time.
-func (l sentAll) decidedAsUsual(t *testing.T) {
+func (l sentAll) decidedAsUsual(t *testing.T, d *lab.Daemon) {
 	t.Helper()
 	l.accepted(t)
 	l.later(t, 0)
 	answered(t)
+	l.frozenBut(t, d, limit)
+}
+
+// frozenBut fails the test unless all of the spammer's messages but so many are frozen,
+// and none of the others'. Where the daemon says that it answered from memory alone,
+// because this machine had no time for it, as many may be on the wrong side.
+func (l sentAll) frozenBut(t *testing.T, d *lab.Daemon, pass int) {
+	t.Helper()
+	s, err := d.Status()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Shed > 0 {
+		t.Logf("%d questions were answered from memory alone", s.Shed)
+	}
 	script, shop := l.notLost(t)
-	if want := l.asked()/2 - limit; script != want || shop != 0 {
+	if want := l.asked()/2 - pass; max(script-want, want-script) > int(s.Shed) || shop != 0 {
 		t.Errorf("%d messages of the spammer and %d of the shop are frozen, want %d and 0", script, shop, want)
 	}
 }
@@ -325,4 +342,18 @@ func used(d *lab.Daemon, account, trigger string) (int64, error) {
 		}
 	}
 	return 0, nil
+}
+
+// usedIs fails the test unless an account has used up so much of its hour. What was
+// answered from memory alone, because this machine had no time, may be counted twice.
+func usedIs(t *testing.T, d *lab.Daemon, account string, want int64) {
+	t.Helper()
+	s, err := d.Status()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := used(d, account, "account-hour")
+	if err != nil || max(n-want, want-n) > int64(s.Shed) {
+		t.Errorf("%s has used %d (%v), want %d", account, n, err, want)
+	}
 }

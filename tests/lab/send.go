@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -89,8 +90,9 @@ func (l *Lab) PHP(ctx context.Context, account, dir string, n int, m Mail) (int,
 		}
 	}
 	script := filepath.Join(dir, "send.php")
-	if _, err := os.Stat(script); err != nil {
-		if err := l.WriteFile(account, script, MailScript); err != nil {
+	if _, err := os.Stat(script); err != nil { // whole at once: others may be starting it
+		mine := filepath.Join(dir, rand.Text())
+		if err := errors.Join(l.WriteFile(account, mine, MailScript), os.Rename(mine, script)); err != nil {
 			return 0, err
 		}
 	}

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"os"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"osm/internal/manual"
+)
+
+// manCommand prints the manual page, for "make man".
+func manCommand() *cli.Command {
+	return &cli.Command{Name: "man", Hidden: true, Usage: "print the manual page", Action: func(*cli.Context) error {
+		_, err := os.Stdout.Write(manPage(app()))
+		return err
+	}}
+}
+
+// manPage is osmd(8): the flags come from the definitions, the rest stands here.
+func manPage(app *cli.App) []byte {
+	app.Setup() // adds --help and --version
+	p := manual.New("osmd", "8", app.Usage)
+	p.Section("synopsis")
+	p.Synopsis("osmd", "[-config FILE] [-executor-config FILE]")
+	p.Synopsis("osmd", "-t [-config FILE]")
+	p.Section("description")
+	p.Text(`osmd is asked by Exim, over a Unix socket, about each outgoing message before Exim accepts
+it. It finds out whose message it is, counts it, and answers accept, freeze, discard, defer or
+deny. Whatever goes wrong with it, Exim accepts the message and writes into its log that it was
+not checked.
+
+It stays in the foreground and logs on standard error. Started as root it makes its sockets,
+starts the two parts that stay root (see PARTS), and goes on as the user "osm" without any
+privilege. Under systemd the sockets come from socket units and the parts are units of their
+own. Started by anybody else it does everything in one process, in folders that the
+configuration has to name.
+
+What it does is seen and changed with osmctl(8); its settings are in osm.toml(5).`)
+	p.Section("options")
+	manFlags(p, app.Flags)
+	p.Section("parts")
+	p.Text("They are started by osmd itself or by systemd, never by hand: each is handed its socket.")
+	for _, c := range app.Commands {
+		if c.Hidden {
+			continue
+		}
+		p.Sub("osmd " + c.Name)
+		p.Text(strings.ToUpper(c.Usage[:1]) + c.Usage[1:] + ".")
+		manFlags(p, c.Flags)
+	}
+	p.Section("executor.toml")
+	p.Text(`What "osmd executor" may do is set in a file of its own, which belongs to root and which nobody
+else may write; neither osmd nor its database can change it. A missing file means the defaults,
+which are shown.`)
+	for _, k := range executorKeys() {
+		p.Item(manual.Word(k[0]+" = "+k[1]), k[2])
+	}
+	p.Section("signals")
+	p.Item(manual.Word("SIGHUP"), `read the configuration again, as "osmctl config reload" does; with a mistake in it nothing changes`)
+	p.Item(manual.Word("SIGTERM, SIGINT"), "answer what is being asked, write down counters and decisions, and end")
+	p.Section("exit status")
+	p.Item(manual.Word("0"), "it was told to end, or with -t: the configuration can be used")
+	p.Item(manual.Word("1"), "it could not start or go on; standard error says why and what to do")
+	p.Item(manual.Word("2"), "the command line was not understood")
+	p.Section("files")
+	for _, f := range [][2]string{
+		{"/etc/osm/osm.toml", "the configuration"},
+		{"/etc/osm/executor.toml", "what the executor may do"},
+		{"/run/osm/policy.sock", "where Exim asks: 0660, group Debian-exim"},
+		{"/run/osm/control.sock", "where osmctl asks: 0660, group osm-admin"},
+		{"/run/osm/inspect.sock", "where osmd asks the inspector: 0660, group osm"},
+		{"/run/osm/executor.sock", "where osmd asks the executor: 0660, group osm"},
+		{"/run/osm/maps", "copies of the panel's account maps that only root may read"},
+		{"/var/lib/osm/osm.db", "the database, with its -wal and -shm while osmd runs"},
+		{"/var/lib/osm/counters.snapshot", "the counters, every ten seconds and at the end"},
+	} {
+		p.Item(manual.File(f[0]), f[1])
+	}
+	p.SeeAlso("osmctl(8)", "osm.toml(5)", "exim(8)")
+	return p.Bytes()
+}
+
+// executorKeys are the settings of executor.toml with their defaults and meanings.
+func executorKeys() [][3]string {
+	return [][3]string{
+		{"peer_user", `"osm"`, "who may ask, besides root"},
+		{"exim_user", `"Debian-exim"`, "who owns the files of Exim's spool"},
+		{"exim_binary", `"/usr/sbin/exim4"`, "the program that changes the queue"},
+		{"exim_spool", `"/var/spool/exim4"`, "where Exim keeps its queue"},
+		{"deliver_prefix", "[]", "words that are put before the program for deliveries, a program's absolute path first; where systemd started the executor and none are set, deliveries run outside its unit, by systemd-run"},
+		{"command_limit", `"30s"`, "the longest that a command may take; deliveries have their own limit"},
+		{"deliver_limit", `"30m"`, "the longest that a delivery may take"},
+		{"deliver_grace", `"5s"`, "how long a delivery may go on when the executor is told to end"},
+		{"deliver_at_once", "4", "deliveries at the same time"},
+		{"ids_per_second", "200", "messages that may be acted on in a second"},
+		{"max_connections", "16", "connections at the same time"},
+	}
+}
+
+func manFlags(p *manual.Page, list []cli.Flag) {
+	for _, f := range list {
+		d, ok := f.(cli.DocGenerationFlag)
+		if v, hides := f.(cli.VisibleFlag); !ok || hides && !v.IsVisible() {
+			continue
+		}
+		usage, value := d.GetUsage(), ""
+		if before, rest, found := strings.Cut(usage, "`"); found {
+			name, after, _ := strings.Cut(rest, "`")
+			usage, value = before+name+after, name
+		}
+		var names []string
+		for _, n := range f.Names() {
+			names = append(names, "-"+n)
+		}
+		if !d.TakesValue() {
+			value = ""
+		} else if def := strings.Trim(d.GetDefaultText(), `"`); def != "" {
+			usage += " (default: " + def + ")"
+		}
+		p.Item(manual.Term{Names: names, Value: value}, usage)
+	}
+}
