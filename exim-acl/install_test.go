@@ -519,7 +519,7 @@ func TestARunThatWasKilledIsMended(t *testing.T) {
 					t.Fatalf("%s left %s", what, left)
 				}
 			}
-			const kills = 6
+			const kills = 4
 			for n := range kills {
 				if n%2 == 0 != split { // half of the moments for each form
 					continue

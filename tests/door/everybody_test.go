@@ -117,29 +117,20 @@ func TestFiftyAccountsSendingAtOnceByEveryPathAreEachChargedTheirOwn(t *testing.
 		t.Fatal(err)
 	}
 	total := accounts * each * len(paths())
-	decisions := seen.wait(t, total)
-	if len(decisions) != total {
-		t.Errorf("%d decisions on %d messages", len(decisions), total)
-	}
-	source := map[string]string{}
-	for _, p := range paths() {
-		source[p.name] = p.source
-	}
-	for _, d := range decisions {
-		account, by, _ := strings.Cut(d.Subject, " by ")
-		if d.Account != account || d.Source != source[by] || d.Verdict != "accept" || d.Reason != "within_limits" || d.Basis == "" {
-			t.Errorf("%q is charged to %q as %s (%s; %s, %s)", d.Subject, d.Account, d.Source, d.Basis, d.Verdict, d.Reason)
-		}
-	}
-	for _, account := range machine.Accounts {
+	unanswered := len(w.eximLog("OSM unavailable")) // by a machine that is too busy
+	spared := w.chargedRightly(t, seen.wait(t, total-unanswered))
+	missing := int64(0)
+	for i, account := range machine.Accounts {
 		n := int64(0)
-		if account < machine.Accounts[accounts] {
+		if i < accounts {
 			n = each * int64(len(paths()))
 		}
 		got := w.counted(t, account)
-		if got["messages/"+account] != n || got["recipients/"+account] != 2*n {
+		messages := got["messages/"+account]
+		if messages > n || got["recipients/"+account] != 2*messages {
 			t.Errorf("%s: counted %v, want %d messages and %d recipients", account, got, n, 2*n)
 		}
+		missing += n - messages
 		for key, used := range got {
 			name := key[strings.IndexByte(key, '/')+1:]
 			if name == "" || (name != account && !strings.HasPrefix(name, account+" ")) || used <= 0 {
@@ -147,7 +138,32 @@ func TestFiftyAccountsSendingAtOnceByEveryPathAreEachChargedTheirOwn(t *testing.
 			}
 		}
 	}
-	if got := w.counted(t, "(unknown)"); len(got) != 0 {
+	if missing > int64(spared+unanswered) || spared+unanswered > total/50 {
+		t.Errorf("%d messages are charged to nobody; %d were let pass unchecked, and for %d Exim found no answer", missing, spared, unanswered)
+	}
+	if got := w.counted(t, "(unknown)"); spared == 0 && len(got) != 0 {
 		t.Errorf("counted for nobody: %v", got)
 	}
+}
+
+// chargedRightly checks each decision by the Subject. It returns how many messages a
+// machine that is too busy let pass unchecked without a look at whose they are.
+func (w *world) chargedRightly(t *testing.T, decisions []decision) (spared int) {
+	t.Helper()
+	source := map[string]string{}
+	for _, p := range paths() {
+		source[p.name] = p.source
+	}
+	for _, d := range decisions {
+		account, by, _ := strings.Cut(d.Subject, " by ")
+		unchecked := d.Reason == "overload" || d.Reason == "unanswered"
+		switch {
+		case d.Account == account && d.Source == source[by] && d.Verdict == "accept" && (d.Reason == "within_limits" || unchecked) && d.Basis != "":
+		case unchecked && d.Account == "(unknown)":
+			spared++
+		default:
+			t.Errorf("%q is charged to %q as %s (%s; %s, %s)", d.Subject, d.Account, d.Source, d.Basis, d.Verdict, d.Reason)
+		}
+	}
+	return spared
 }
