@@ -67,6 +67,11 @@ func (f *folder) put(r rune) {
 			f.n--
 		}
 	}
+	if r < utf8.RuneSelf && f.n < maxSubjectKey && !f.full { // nearly always
+		f.buf[f.n] = byte(r)
+		f.n++
+		return
+	}
 	if f.full || f.n+utf8.RuneLen(r) > maxSubjectKey {
 		f.full = true
 		return

@@ -69,12 +69,12 @@ func (f *flow) check(c eximacl.Conn, s *policy.Submission) *policy.Decision {
 	return f.engine.Check(f.clock(), s, id)
 }
 
-// overload judges from memory: it waits for nobody. While there is time it still makes
-// the one exact look-up of a loopback client's owner, some microseconds, without which
+// overload judges from memory: it waits for nobody. It still makes the one exact look-up
+// of a loopback client's owner, some microseconds and tightly bounded, without which
 // overload would hide him.
 func (f *flow) overload(c eximacl.Conn, s *policy.Submission) *policy.Decision {
 	o := &policy.Origin{}
-	if policy.NeedsClientOwner(s) && time.Now().Before(c.Deadline) {
+	if policy.NeedsClientOwner(s) {
 		o = f.origin(c, s)
 	}
 	id := policy.Identify(s, o, f.panel.Map())

@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	eximacl "osm/exim-acl"
 	"osm/internal/metrics"
 	"osm/policy"
 )
@@ -52,8 +53,27 @@ func (d *daemon) registerMetrics() error {
 	gauge("holds", "Standing holds.", func() float64 { return float64(len(d.engine.Rules().Holds)) })
 	gauge("actions_queue", "New events that wait for their actions.", func() float64 { return float64(len(d.planned)) })
 	gauge("alarms", "Alarms that stand.", func() float64 { return float64(len(d.alarms.list())) })
+	d.registerServerMetrics(counter)
 	gauge("ready", "1 once the counters are back.", func() float64 { return one(d.flow.ready.Load()) })
 	return errors.Join(errs...)
+}
+
+// registerServerMetrics adds what the server of the policy socket counts. It is made after
+// the metrics, and is there before anybody asks for them.
+func (d *daemon) registerServerMetrics(counter func(name, help string, f func() float64)) {
+	of := func(name, help string, n func(*eximacl.Stats) int64) {
+		counter(name, help, func() float64 { return float64(n(&d.server.Stats)) })
+	}
+	of("shed_total", "Questions answered only from what was known, because of too many connections or a passed deadline.",
+		func(s *eximacl.Stats) int64 { return s.Shed.Load() + s.Late.Load() })
+	of("refused_total", "Connections closed at once because there were far too many; their messages were accepted unchecked.",
+		func(s *eximacl.Stats) int64 { return s.Refused.Load() })
+	of("malformed_total", "Requests that could not be understood; their messages were accepted.",
+		func(s *eximacl.Stats) int64 { return s.Malformed.Load() })
+	of("bad_peer_total", "Connections refused because of the user that made them.",
+		func(s *eximacl.Stats) int64 { return s.BadPeer.Load() })
+	of("panics_total", "Panics caught; each cost one request, whose message was accepted.",
+		func(s *eximacl.Stats) int64 { return s.Panics.Load() })
 }
 
 func one(b bool) float64 {

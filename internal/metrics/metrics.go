@@ -25,18 +25,9 @@ type Set struct {
 	Decisions *prometheus.CounterVec
 	// AnswerSeconds is the time from accepting a connection to its answer.
 	AnswerSeconds prometheus.Histogram
-	// Shed counts the questions answered from what was known, because there were
-	// more connections than the cap or the deadline had passed.
-	Shed prometheus.Counter
 	// Unchecked counts the messages accepted without being judged, by reason
-	// ("not_ready", "overload", "malformed", "fault").
+	// ("not_ready", "overload", "malformed", "fault", "unanswered").
 	Unchecked *prometheus.CounterVec
-	// Malformed counts the requests that could not be understood.
-	Malformed prometheus.Counter
-	// BadPeer counts the connections refused because of who made them.
-	BadPeer prometheus.Counter
-	// Panics counts the panics caught, each of which cost one request.
-	Panics prometheus.Counter
 	// InspectorErrors counts the questions about a process that got no answer.
 	InspectorErrors prometheus.Counter
 
@@ -56,25 +47,18 @@ func New() *Set {
 			Help:    "Time from accepting a connection of the MTA to its answer.",
 			Buckets: answerBuckets(),
 		}),
-		Shed: counter("shed_total",
-			"Questions answered only from what was known, because of too many connections or a passed deadline."),
 		Unchecked: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: prefix + "unchecked_total",
 			Help: "Messages accepted without being judged, by reason.",
 		}, []string{"reason"}),
-		Malformed:       counter("malformed_total", "Requests that could not be understood; their messages were accepted."),
-		BadPeer:         counter("bad_peer_total", "Connections refused because of the user that made them."),
-		Panics:          counter("panics_total", "Panics caught; each cost one request, whose message was accepted."),
-		InspectorErrors: counter("inspector_errors_total", "Questions about a submitting process that got no answer."),
-		registry:        prometheus.NewRegistry(),
+		InspectorErrors: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: prefix + "inspector_errors_total",
+			Help: "Questions about a submitting process that got no answer.",
+		}),
+		registry: prometheus.NewRegistry(),
 	}
-	s.registry.MustRegister(s.Decisions, s.AnswerSeconds, s.Shed, s.Unchecked, s.Malformed, s.BadPeer,
-		s.Panics, s.InspectorErrors, collectors.NewGoCollector())
+	s.registry.MustRegister(s.Decisions, s.AnswerSeconds, s.Unchecked, s.InspectorErrors, collectors.NewGoCollector())
 	return s
-}
-
-func counter(name, help string) prometheus.Counter {
-	return prometheus.NewCounter(prometheus.CounterOpts{Name: prefix + name, Help: help})
 }
 
 // answerBuckets spans from 50 µs, a decision from memory, over 250 ms, the daemon's

@@ -22,10 +22,6 @@ func TestScrapeShowsWhatWasCounted(t *testing.T) {
 	s.Decisions.WithLabelValues("freeze", "script").Add(3)
 	s.Unchecked.WithLabelValues("not_ready").Inc()
 	s.AnswerSeconds.Observe(70e-6)
-	s.Shed.Inc()
-	s.Malformed.Inc()
-	s.BadPeer.Inc()
-	s.Panics.Inc()
 	s.InspectorErrors.Inc()
 	if err := s.RegisterGaugeFunc("osm_held_messages", "Messages held.", func() float64 { return 42 }); err != nil {
 		t.Fatal(err)
@@ -40,7 +36,6 @@ func TestScrapeShowsWhatWasCounted(t *testing.T) {
 		`osm_answer_seconds_bucket{le="5e-05"} 0`,
 		`osm_answer_seconds_bucket{le="0.0001"} 1`,
 		`osm_answer_seconds_bucket{le="1"} 1`,
-		"osm_shed_total 1", "osm_malformed_total 1", "osm_bad_peer_total 1", "osm_panics_total 1",
 		"osm_inspector_errors_total 1", "osm_held_messages 42", "# TYPE osm_evictions_total counter", "osm_evictions_total 7",
 	} {
 		if !strings.Contains(text, want+"\n") {
@@ -71,7 +66,7 @@ func TestRegisterRefusesWhatCannotBeShown(t *testing.T) {
 	for _, tt := range []struct{ name, metric, help string }{
 		{"a name without our prefix", "held_messages", "Messages held."},
 		{"no help text", "osm_held_messages", ""},
-		{"a name that is taken", "osm_shed_total", "Something else."},
+		{"a name that is taken", "osm_inspector_errors_total", "Something else."},
 		{"a name that Prometheus cannot show", "osm_a{b}", "Something."},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -84,8 +79,8 @@ func TestRegisterRefusesWhatCannotBeShown(t *testing.T) {
 
 func TestTwoSetsShareNothing(t *testing.T) {
 	a, b := New(), New()
-	a.Shed.Inc()
-	if strings.Contains(scrape(t, b), "osm_shed_total 1") {
+	a.InspectorErrors.Inc()
+	if strings.Contains(scrape(t, b), "osm_inspector_errors_total 1") {
 		t.Error("the second set shows the first one's counter")
 	}
 }

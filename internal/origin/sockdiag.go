@@ -12,10 +12,13 @@ import (
 )
 
 const (
-	// diagTimeout bounds one look-up in all: waiting for a socket, asking, fallback.
-	diagTimeout = 20 * time.Millisecond
-	// diagSockets is how many look-ups run at once; each keeps a socket of its own.
-	diagSockets = 4
+	// diagTimeout bounds waiting for a socket, and then asking. The kernel answers within
+	// microseconds; only a machine that gives us no processor needs more, and without an
+	// answer the message is nobody's.
+	diagTimeout = 100 * time.Millisecond
+	// diagSockets is how many look-ups run at once; each keeps a socket of its own. Those
+	// of a busy machine may sleep while they hold one.
+	diagSockets = 16
 
 	sockDiagByFamily = 20      // linux/sock_diag.h
 	diagRequestLen   = 16 + 56 // nlmsghdr + inet_diag_req_v2
@@ -72,7 +75,6 @@ func (d *Diag) ClientOwner(client, server netip.AddrPort) (uid, inode uint32, er
 	server = netip.AddrPortFrom(server.Addr().Unmap().WithZone(""), server.Port())
 	timer := time.NewTimer(diagTimeout)
 	defer timer.Stop()
-	deadline := time.Now().Add(diagTimeout)
 	var s *diagSocket
 	select {
 	case s = <-d.sockets:
@@ -80,7 +82,7 @@ func (d *Diag) ClientOwner(client, server netip.AddrPort) (uid, inode uint32, er
 		return 0, 0, fmt.Errorf("find the owner of %v: all look-ups busy", client)
 	}
 	defer func() { d.sockets <- s }()
-	if err := s.open(deadline); err != nil {
+	if err := s.open(time.Now().Add(diagTimeout)); err != nil {
 		return 0, 0, err
 	}
 	uid, inode, known, err := s.exact(client, server)

@@ -85,6 +85,11 @@ func (b *bench) prepareExim() error {
 		}
 		b.l = l
 	}
+	if b.passwd != nil { // Exim reads it from the start for each user
+		if err := b.panel(0); err != nil {
+			return err
+		}
+	}
 	b.l.Panel, b.l.QueueOnly = "", true
 	return b.l.StartExim()
 }

@@ -19,9 +19,10 @@ import (
 )
 
 type bench struct {
-	o   options
-	dir string
-	l   *lab.Lab
+	o      options
+	dir    string
+	l      *lab.Lab
+	passwd []byte // as it was before the first panel
 }
 
 // result is what the load generator prints.
@@ -124,12 +125,15 @@ mode = "enforce"
 
 // panel makes a panel of so many accounts: DirectAdmin's map is the plainest.
 func (b *bench) panel(accounts int) error {
-	var domains, passwd strings.Builder
-	old, err := os.ReadFile("/etc/passwd")
-	if err != nil {
-		return err
+	if b.passwd == nil {
+		old, err := os.ReadFile("/etc/passwd")
+		if err != nil {
+			return err
+		}
+		b.passwd = old
 	}
-	passwd.Write(old)
+	var domains, passwd strings.Builder
+	passwd.Write(b.passwd)
 	for i := range accounts {
 		fmt.Fprintf(&domains, "d%d.example: u%d\n", i, i)
 		fmt.Fprintf(&passwd, "u%d:x:%d:%d::/home/u%d:/bin/false\n", i, 100000+i, 100000+i, i)

@@ -94,6 +94,7 @@ type restarted struct {
 	byExim       int // let pass by Exim alone: nobody answered
 	byDaemon     int // let pass by the daemon before its counters were back
 	usedAtStart  int // after the start
+	usedAtEnd    int
 	beforeTheEnd int // taken before the end
 	recent       int // of those, and of those under way, within unwritten before it
 }
@@ -106,6 +107,9 @@ func unwritten() time.Duration {
 	}
 	return 250 * time.Millisecond
 }
+
+// few is how many messages a very busy machine may answer too late in a test.
+const few = 3
 
 // overRestart streams mail of one account against its limit, ends the daemon in the middle
 // of it and starts it again, until the limit stops messages.
@@ -144,6 +148,7 @@ func overRestart(t *testing.T, w *world, limit int, end func() error) (r restart
 	stopped := len(frozen(t, subject))
 	r.passed, r.byExim = taken-stopped, w.uncheckedByExim()
 	came(t, subject, r.passed, stopped)
+	r.usedAtEnd = int(w.counted(t, account)["messages/"+account])
 	status, err := w.Status()
 	if err != nil {
 		t.Fatal(err)
@@ -160,7 +165,7 @@ func TestKilledDaemonComesBackWithItsCounters(t *testing.T) {
 	if most := limit + r.recent + r.byExim + r.byDaemon; r.passed > most {
 		t.Errorf("%d passed, at most %d may: %+v", r.passed, most, r)
 	}
-	if r.passed-r.byExim < limit {
+	if r.passed-r.byExim < limit-few {
 		t.Errorf("%d of the checked messages passed, the limit lets %d: %+v", r.passed-r.byExim, limit, r)
 	}
 	if r.usedAtStart < r.beforeTheEnd-r.recent {
@@ -172,7 +177,9 @@ func TestOrderlyRestartLetsExactlyNPass(t *testing.T) {
 	const limit = 600
 	w := start(t)
 	r := overRestart(t, w, limit, w.Stop)
-	if got := r.passed - r.byExim; got != limit {
-		t.Errorf("%d of the checked messages passed over the restart, want %d: %+v", got, limit, r)
+	// On a very busy machine Exim may have given up on an answer that was on its way: then
+	// it says that the message is unchecked, but the message is counted.
+	if got := r.passed - r.byExim; got > limit || got < limit-few || r.usedAtEnd != limit {
+		t.Errorf("%d of the checked messages passed over the restart and %d were counted, want %d: %+v", got, r.usedAtEnd, limit, r)
 	}
 }

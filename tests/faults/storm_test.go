@@ -193,8 +193,8 @@ const eximTimeout = time.Second
 
 // later fails the test if a message came later than the fault table promises, compared
 // with those of the same kind that nobody was asked about. With 0 nobody may have waited
-// for a timeout: the typical message not for half of it, and no other for all of it, but
-// for one in a hundred that a busy machine may have kept waiting.
+// for a timeout: the typical message not for half of it, and no other for all of it. One
+// in fifty is left out, which a busy machine may have kept waiting; the log tells the slowest.
 func (l sentAll) later(t *testing.T, by time.Duration) {
 	t.Helper()
 	for _, script := range []bool{true, false} {
@@ -209,8 +209,8 @@ func (l sentAll) later(t *testing.T, by time.Duration) {
 		allowed, allowedMedian := by+most, by+usual
 		if by == 0 {
 			allowed, allowedMedian = eximTimeout*9/10+most, eximTimeout/2+usual
-			asked = asked[:len(asked)-len(asked)/100]
 		}
+		asked = asked[:len(asked)-len(asked)/50]
 		if slowest := asked[len(asked)-1]; slowest > allowed {
 			t.Errorf("%s: a message took %v, want at most %v", kind, slowest, allowed)
 		}

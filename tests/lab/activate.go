@@ -64,6 +64,12 @@ func (l *Lab) StartActivated(bin, rules string) (*Daemon, error) {
 	return d, nil
 }
 
+// Attach returns this lab's daemon where somebody else starts and ends it: to write its
+// configuration and to ask it.
+func (l *Lab) Attach(bin string) *Daemon {
+	return &Daemon{lab: l, Bin: bin, Config: l.Dir + "/etc/osm.toml", Log: l.Logs + "/osmd.log"}
+}
+
 // StopActivated ends what StartActivated started, without giving it a chance.
 func (d *Daemon) StopActivated() error {
 	err := syscall.Kill(-d.cmd.Process.Pid, syscall.SIGKILL)
