@@ -110,7 +110,7 @@ func (d *daemon) reload(ctx context.Context) (string, error) {
 	if err != nil {
 		text := err.Error()
 		d.settings.problem.Store(&text)
-		d.alarms.raise("config", "the file was refused at the last reload, the old settings hold: "+text)
+		d.alarms.raise("config", "the file was refused at the last reload, the old settings hold: "+strings.ReplaceAll(text, "\n", "; "))
 		return "", err
 	}
 	d.settings.mu.Lock()
