@@ -109,7 +109,7 @@ esac
 case $command in
 install | uninstall)
 	exec 9>/run/osm-install.lock
-	flock -n 9 || refuse "another install.sh is running"
+	flock -w 10 9 || refuse "another install.sh is running" # or what one that was killed had started
 	rm -rf /run/osm-install.?????? # of a run that was killed
 	"$command"
 	;;

@@ -495,6 +495,29 @@ func TestInstallMendsItsOwnPieces(t *testing.T) {
 	b.run("exim4", "-bV")
 }
 
+func TestUninstallWithPurgeWaitsForTheDaemonsEnd(t *testing.T) {
+	b := installer(t, true)
+	b.installs(0, "install")
+	running := b.command("systemd-socket-activate", "-l", "/run/osm/policy.sock", "cat")
+	if err := running.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { running.Process.Kill(); running.Wait() })
+	for _, code := b.try("", "test", "-S", "/run/osm/policy.sock"); code != 0; {
+		_, code = b.try("", "test", "-S", "/run/osm/policy.sock")
+	}
+	before := b.everything()
+	if out := b.installs(1, "uninstall", "--purge"); !strings.Contains(out, "osmd runs; stop it first") {
+		t.Errorf("it says %q", out)
+	}
+	if d := differences(before, b.everything()); d != "" {
+		t.Errorf("it changed:\n%s", d)
+	}
+	if out := b.installs(0, "uninstall"); !strings.Contains(out, "osmd still runs: stop it") {
+		t.Errorf("without --purge it says %q", out)
+	}
+}
+
 // TestARunThatWasKilledIsMended kills runs at moments spread over their time; whatever
 // moment it was, the next run makes it whole or takes all of it out.
 func TestARunThatWasKilledIsMended(t *testing.T) {
