@@ -65,7 +65,7 @@ func (e *env) statusText(s *control.Status) {
 		"held mail", fmt.Sprintf("%s, %s", plural(s.Held.Messages, "message"), size(s.Held.Bytes)),
 		"standing", fmt.Sprintf("%s, %s", plural(int64(s.Holds), "hold"), plural(int64(s.OpenEvents), "open event")),
 	)
-	if t.Enforcing == 0 && s.Config.Checking {
+	if t.Enforcing == 0 && s.Holds == 0 && s.Config.Checking {
 		e.line("nothing is stopped yet: every trigger observes; see \"osmctl events\", then set mode = \"enforce\"")
 	}
 }

@@ -18,6 +18,9 @@ import (
 var version = "unknown"
 
 func main() {
+	// Started from /proc/self/exe, as the stages and parts are, it would be "exe" to ps and
+	// pgrep. Where that cannot be written nothing else is lost.
+	_ = os.WriteFile("/proc/self/comm", []byte("osmd"), 0)
 	if err := app().Run(os.Args); err != nil {
 		fmt.Fprintln(os.Stderr, "osmd:", err)
 		var coded cli.ExitCoder

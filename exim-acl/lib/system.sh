@@ -155,10 +155,10 @@ report() {
 	if [ -x /usr/sbin/cagefsctl ]; then
 		warn "users in CageFS cannot reach the socket yet, so their mail passes unchecked: add the line /run/osm to /etc/cagefs/cagefs.mp and run cagefsctl --remount-all"
 	fi
-	if has_systemd; then
+	if has_systemd || { [ $answer = asked ] && ! written /usr/local/sbin/osmd; }; then
 		return
 	fi
-	if [ $answer = asked ] && written /usr/local/sbin/osmd; then
+	if [ $answer = asked ]; then
 		say "osmd still runs as it was before: stop it, and start it again with"
 	else
 		say "There is no systemd here. This starts the daemon, as root, in the foreground:"

@@ -30,8 +30,9 @@ func (s *Service) Status(ctx context.Context, a Actor) (Status, error) {
 	}
 	st.Config.Path, st.Config.Checking, st.Config.Error = cfg.Path, cfg.Checking, state.ConfigError
 	st.Config.LoadedAt = Time{Time: state.ConfigLoadedAt}
-	for _, t := range rules.Triggers {
-		switch t.Mode {
+	now := s.o.Clock().Wall
+	for i := range rules.Triggers {
+		switch modeOf(&rules.Triggers[i], rules.Overrides, now) {
 		case policy.Enforce:
 			st.Config.Triggers.Enforcing++
 		case policy.Observe:
@@ -45,6 +46,20 @@ func (s *Service) Status(ctx context.Context, a Actor) (Status, error) {
 	st.Accounts.Accounts, st.Accounts.LoadedAt = len(m.Accounts()), Time{Time: m.LoadedAt()}
 	s.statusOfStore(ctx, &st)
 	return st, nil
+}
+
+// modeOf is a trigger's mode for everybody for whom nothing narrower than the server's is
+// set.
+func modeOf(t *policy.Trigger, overrides []policy.Override, now time.Time) policy.Mode {
+	mode, at := t.Mode, time.Time{}
+	for i := range overrides {
+		o := &overrides[i]
+		applies := o.Level == policy.LevelServer && o.Mode != nil && (o.Trigger == "" || o.Trigger == t.Name) && (o.Until.IsZero() || o.Until.After(now))
+		if applies && !o.Provenance.At.Before(at) { // the newest wins
+			mode, at = *o.Mode, o.Provenance.At
+		}
+	}
+	return mode
 }
 
 // statusOfStore adds what only the database knows; a status is worth having without it.

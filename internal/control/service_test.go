@@ -432,6 +432,35 @@ func TestTailFollowsAndNeverBlocks(t *testing.T) {
 	}
 }
 
+func TestStatusCountsTheModesThatAreSetForTheServer(t *testing.T) {
+	d := controltest.New(t, enforced) // one enforces, one is off
+	c := control.NewClient(d.Socket)
+	defer c.Close()
+	before, err := c.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	observe, enforce := "observe", "enforce"
+	for _, l := range []control.Limit{
+		{Level: "server", Trigger: "account-hour", Mode: &observe},
+		{Level: "server", Trigger: "login-hour", Mode: &enforce},
+		{Level: "server", Trigger: "account-day", Mode: &enforce},
+		{Level: "account", Name: "shop", Trigger: "scripts-hour", Mode: &enforce}, // not for all
+	} {
+		if _, err := c.SetLimit(t.Context(), l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	after, err := c.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	was, is := before.Config.Triggers, after.Config.Triggers
+	if was.Enforcing != 1 || is.Enforcing != 2 || is.Observing != was.Observing-1 || is.Off != was.Off {
+		t.Errorf("before %+v, after %+v; want one more to enforce and one less to observe", was, is)
+	}
+}
+
 func TestStatusDoctorBackupAndReload(t *testing.T) {
 	d := controltest.New(t, enforced)
 	stopped(d)

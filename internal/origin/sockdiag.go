@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -201,23 +202,19 @@ func (s *diagSocket) ask(r diagRequest) ([]diagAnswer, error) {
 	if err != nil {
 		return nil, err
 	}
-	var ioErr error
 	kernel := &unix.SockaddrNetlink{Family: unix.AF_NETLINK}
-	if err := conn.Write(func(fd uintptr) bool {
-		ioErr = unix.Sendto(int(fd), request, 0, kernel)
-		return !again(ioErr)
-	}); err != nil || ioErr != nil {
-		return nil, errors.Join(err, ioErr)
+	if err := atOnce(conn, conn.Write, func(fd int) error { return unix.Sendto(fd, request, 0, kernel) }); err != nil {
+		return nil, err
 	}
 	var all []diagAnswer
 	for len(all) <= maxDiagAnswers {
 		var n int
 		var from unix.Sockaddr
-		if err := conn.Read(func(fd uintptr) bool {
-			n, from, ioErr = unix.Recvfrom(int(fd), s.buf[:], 0)
-			return !again(ioErr)
-		}); err != nil || ioErr != nil {
-			return nil, errors.Join(err, ioErr)
+		if err := atOnce(conn, conn.Read, func(fd int) (err error) {
+			n, from, err = unix.Recvfrom(fd, s.buf[:], 0)
+			return err
+		}); err != nil {
+			return nil, err
 		}
 		if nl, ok := from.(*unix.SockaddrNetlink); !ok || nl.Pid != 0 {
 			continue // not from the kernel
@@ -229,6 +226,23 @@ func (s *diagSocket) ask(r diagRequest) ([]diagAnswer, error) {
 		}
 	}
 	return nil, fmt.Errorf("more than %d sockets on one port", maxDiagAnswers)
+}
+
+// atOnce does what need not wait, and else waits for it until the deadline. The kernel
+// answers while it is being asked: no deadline may come between, which passes where a busy
+// machine gives us no processor.
+func atOnce(conn syscall.RawConn, wait func(func(fd uintptr) bool) error, do func(fd int) error) error {
+	var done error
+	if err := conn.Control(func(fd uintptr) { done = do(int(fd)) }); err != nil {
+		return err
+	}
+	if !again(done) {
+		return done
+	}
+	if err := wait(func(fd uintptr) bool { done = do(int(fd)); return !again(done) }); err != nil {
+		return err
+	}
+	return done
 }
 
 func again(err error) bool {

@@ -174,8 +174,9 @@ func validName(s string) bool {
 		!strings.ContainsAny(s, "/:") && printable(s, false)
 }
 
+// validDomain reports whether s, without a final dot, may be a domain of this host.
 func validDomain(s string) bool {
-	return s != "" && len(s) <= maxDomain && !strings.ContainsAny(s, "/:@") && printable(s, false)
+	return s != "" && len(s) <= maxDomain && !strings.ContainsAny(s, "/:@") && s[0] != '.' && s[len(s)-1] != '.' && printable(s, false)
 }
 
 // printable reports whether s holds only printable ASCII, with or without spaces.

@@ -93,6 +93,7 @@ func TestScanStopsAtTheLineLimit(t *testing.T) {
 func FuzzParseDomains(f *testing.F) {
 	f.Add([]byte("a.example: a\n*: nobody\n"))
 	f.Add([]byte("A.: b"))
+	f.Add([]byte("..: b\na..: b\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		got, _ := parseDomains(b)
 		var text strings.Builder
