@@ -3,7 +3,10 @@
 # mail server: where another one is installed it says so and stops.
 set -euo pipefail
 packages=(exim4-daemon-heavy exim4-config php-cli php-cgi iproute2 perl-base util-linux systemd
-  libcap2-bin logrotate diffutils mandoc)
+  libcap2-bin logrotate diffutils mandoc chromium fonts-inter fonts-dejavu-core)
+# npm brings axe-core to the tests of the page; it comes with Node where that is no package
+# of Debian's.
+command -v npm >/dev/null || packages+=(npm)
 missing=()
 for p in "${packages[@]}"; do
   dpkg-query -W -f='${db:Status-Status}\n' "$p" 2>/dev/null | grep -qx installed || missing+=("$p")
@@ -32,7 +35,7 @@ fi
 trap '[ -z "$made" ] || rm -f /usr/sbin/policy-rc.d' EXIT
 echo "deps: installing ${missing[*]}"
 log=$(mktemp)
-if ! { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
+if ! { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -q --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
   tail -20 "$log" >&2
   echo "deps: apt-get could not install them (full output above, last 20 lines)" >&2
   rm -f "$log"

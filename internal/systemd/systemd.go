@@ -32,8 +32,7 @@ const (
 //
 // Closing such a listener leaves its path in place: whoever made it removes it.
 func Listeners() (map[string]*net.UnixListener, error) {
-	fds, err := inherited(os.Getenv, os.Getpid())
-	err = errors.Join(err, os.Unsetenv("LISTEN_PID"), os.Unsetenv("LISTEN_FDS"), os.Unsetenv("LISTEN_FDNAMES"), os.Unsetenv(handedOn))
+	fds, err := takeInherited()
 	if err != nil {
 		return nil, err
 	}
@@ -50,6 +49,39 @@ func Listeners() (map[string]*net.UnixListener, error) {
 		listeners[name] = l
 	}
 	return listeners, nil
+}
+
+// TCPListener returns the one listening TCP socket that the process was started with,
+// nil when it was started without. As with [Listeners] only the first call gets it.
+func TCPListener() (*net.TCPListener, error) {
+	fds, err := takeInherited()
+	if err != nil || len(fds) == 0 {
+		return nil, err
+	}
+	if len(fds) > 1 {
+		return nil, fmt.Errorf("inherit a socket: there are %d, want one", len(fds))
+	}
+	for name, fd := range fds {
+		unix.CloseOnExec(fd)
+		f := os.NewFile(uintptr(fd), name)
+		l, err := net.FileListener(f) // works on a duplicate
+		if err = errors.Join(err, f.Close()); err != nil {
+			return nil, fmt.Errorf("use inherited socket %q: %w", name, err)
+		}
+		t, ok := l.(*net.TCPListener)
+		if !ok {
+			return nil, errors.Join(fmt.Errorf("use inherited socket %q: it is of type %s, want tcp", name, l.Addr().Network()), l.Close())
+		}
+		return t, nil
+	}
+	return nil, nil
+}
+
+// takeInherited returns the descriptors that the environment promises, by name, and takes
+// the promise away.
+func takeInherited() (map[string]int, error) {
+	fds, err := inherited(os.Getenv, os.Getpid())
+	return fds, errors.Join(err, os.Unsetenv("LISTEN_PID"), os.Unsetenv("LISTEN_FDS"), os.Unsetenv("LISTEN_FDNAMES"), os.Unsetenv(handedOn))
 }
 
 // listener takes over a descriptor.

@@ -2,6 +2,8 @@ package systemd
 
 import (
 	"bufio"
+	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -25,6 +27,8 @@ func TestMain(m *testing.M) {
 		service()
 	case "executor":
 		executor()
+	case "web":
+		web()
 	}
 	os.Exit(m.Run())
 }
@@ -49,6 +53,25 @@ func service() {
 		_ = c.Close()
 		_ = listeners[name].Close()
 	}
+	os.Exit(0)
+}
+
+// web greets on the one TCP socket that it was handed.
+func web() {
+	l, err := TCPListener()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(3)
+	}
+	if again, err := TCPListener(); err != nil || again != nil {
+		os.Exit(4)
+	}
+	c, err := l.Accept()
+	if err != nil {
+		os.Exit(5)
+	}
+	_, _ = fmt.Fprintln(c, "I am the web")
+	_ = c.Close()
 	os.Exit(0)
 }
 
@@ -155,6 +178,50 @@ func TestListenersHandedOnWithoutSystemd(t *testing.T) {
 	}
 	if err := cmd.Wait(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestATCPListenerIsTakenOver(t *testing.T) {
+	if l, err := TCPListener(); l != nil || err != nil {
+		t.Errorf("started without a socket: %v, %v", l, err)
+	}
+	tcp, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "s"), Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := func(l interface{ File() (*os.File, error) }, fds string) (*exec.Cmd, *bytes.Buffer) {
+		f, err := l.File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var stderr bytes.Buffer
+		cmd := exec.Command(self(t))
+		cmd.Env, cmd.ExtraFiles, cmd.Stderr = []string{"SYSTEMD_TEST_ROLE=web", handedOn + "=" + fds}, []*os.File{f}, &stderr
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		return cmd, &stderr
+	}
+	cmd, stderr := start(tcp, "web=3")
+	c, err := net.Dial("tcp", tcp.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(c)
+	if err = errors.Join(err, cmd.Wait()); err != nil || string(got) != "I am the web\n" {
+		t.Errorf("got %q, %v, %s", got, err, stderr)
+	}
+	cmd, stderr = start(unix, "web=3")
+	if err := cmd.Wait(); err == nil || !strings.Contains(stderr.String(), "of type unix, want tcp") {
+		t.Errorf("a unix socket: %v, %q", err, stderr)
+	}
+	cmd, stderr = start(tcp, "web=3,other=4")
+	if err := cmd.Wait(); err == nil || !strings.Contains(stderr.String(), "there are 2") {
+		t.Errorf("two sockets: %v, %q", err, stderr)
 	}
 }
 

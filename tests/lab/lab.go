@@ -33,12 +33,32 @@ const FirstUID = 20001
 // Enter makes the calling program run in namespaces of its own: the first call starts
 // the program again in them, waits, and ends with its status; inside it returns.
 // It needs root and says so where it is missing.
-func Enter() error {
+func Enter() error { return EnterWith(nil) }
+
+// Outside is what the program in the namespaces gets from outside them.
+type Outside struct {
+	Files []*os.File // descriptors from FirstFile on
+	Env   []string   // further variables
+}
+
+// FirstFile is the descriptor inside of the first of Outside's files.
+const FirstFile = 3
+
+// EnterWith is Enter for a program that needs what is to be had outside only: the network,
+// or a socket that the host can reach. prepare is called there; nil: nothing is needed.
+func EnterWith(prepare func() (Outside, error)) error {
 	if os.Getenv(insideEnv) != "" {
 		return insideSetup()
 	}
 	if os.Geteuid() != 0 {
 		return errors.New("the lab runs a real Exim in namespaces of its own, which needs root: run it as root or with sudo")
+	}
+	var outside Outside
+	if prepare != nil {
+		var err error
+		if outside, err = prepare(); err != nil {
+			return err
+		}
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -46,7 +66,8 @@ func Enter() error {
 	}
 	cmd := exec.Command(self, os.Args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.Env = append(os.Environ(), insideEnv+"=1")
+	cmd.Env = append(append(os.Environ(), insideEnv+"=1"), outside.Env...)
+	cmd.ExtraFiles = outside.Files
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Unshareflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET,
 		Pdeathsig:    syscall.SIGTERM,
