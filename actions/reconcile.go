@@ -159,7 +159,8 @@ func (h *Held) vanished(ctx context.Context, ref, id, how string) error {
 
 // auditGone leaves a line in the audit: a person took it, though not through us.
 func (h *Held) auditGone(ctx context.Context, ref, id, how string) error {
-	return h.o.Store.AddAudit(ctx, store.Audit{ActorUID: -1, User: bySomebody, Role: "exim", What: "held message gone", Target: ref + " " + id, Old: "held", New: how})
+	_, err := h.o.Store.AddAudit(ctx, store.Audit{ActorUID: -1, User: bySomebody, Role: "exim", What: "held message gone", Target: ref + " " + id, Old: "held", New: how})
+	return err
 }
 
 // enter puts a frozen message that the register does not know into it: its decision was

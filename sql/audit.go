@@ -19,33 +19,53 @@ type Audit struct {
 	Target   string `json:"target"`
 	Old      string `json:"old"`
 	New      string `json:"new"`
+	Undo     string `json:"undo,omitempty"` // what taking it back would do; filled in by whoever shows it
 }
 
-// AddAudit stores one change. Without a time it is now.
-func (s *Store) AddAudit(ctx context.Context, a Audit) error {
+// AddAudit stores one change and returns its number. Without a time it is now.
+func (s *Store) AddAudit(ctx context.Context, a Audit) (id int64, err error) {
 	if a.At.IsZero() {
 		a.At.Time = s.o.Now()
 	}
-	return s.do(ctx, "store audit", func(ctx context.Context, tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, "INSERT INTO audit (at, actor_uid, user, role, what, target, old, new) VALUES (?,?,?,?,?,?,?,?)",
-			ms(a.At.Time), a.ActorUID, clean(a.User, 128), clean(a.Role, 64), clean(a.What, 128), clean(a.Target, keyMax), clean(a.Old, 4096), clean(a.New, 4096))
-		return err
+	err = s.do(ctx, "store audit", func(ctx context.Context, tx *sql.Tx) error {
+		return tx.QueryRowContext(ctx, "INSERT INTO audit (at, actor_uid, user, role, what, target, old, new) VALUES (?,?,?,?,?,?,?,?) RETURNING id",
+			ms(a.At.Time), a.ActorUID, clean(a.User, 128), clean(a.Role, 64), clean(a.What, 128), clean(a.Target, keyMax), clean(a.Old, auditMax), clean(a.New, auditMax)).Scan(&id)
 	})
+	return id, err
+}
+
+// auditMax is how much of an old or new value is kept: whole, or it could not be put back.
+const auditMax = 8192
+
+const auditColumns = "id, at, actor_uid, user, role, what, target, old, new"
+
+// auditOf reads a row of auditColumns.
+func auditOf(v []value) Audit {
+	return Audit{
+		ID: integer(v[0]), At: Time{moment(integer(v[1]))}, ActorUID: integer(v[2]), User: str(v[3]), Role: str(v[4]), What: str(v[5]),
+		Target: str(v[6]), Old: str(v[7]), New: str(v[8]),
+	}
+}
+
+// AuditEntry finds a change by its number. The error is [ErrNotFound] if there is none.
+func (s *Store) AuditEntry(ctx context.Context, id int64) (a Audit, err error) {
+	err = s.read(ctx, "find change", func(ctx context.Context, c *cursor) error {
+		return c.one(ctx, "SELECT "+auditColumns+" FROM audit WHERE id = ?", []value{id}, func(v []value) error {
+			a = auditOf(v)
+			return nil
+		})
+	})
+	return a, err
 }
 
 // AuditList lists changes since a moment, the newest first; next is "" at the end.
 func (s *Store) AuditList(ctx context.Context, since time.Time, limit int, after string) (list []Audit, next string, err error) {
-	q := query{text: "SELECT id, at, actor_uid, user, role, what, target, old, new FROM audit WHERE at >= ?", args: []value{ms(since)}}
+	q := query{text: "SELECT " + auditColumns + " FROM audit WHERE at >= ?", args: []value{ms(since)}}
 	if err := q.below("id", after); err != nil {
 		return nil, "", fmt.Errorf("list audit: %w", err)
 	}
 	limit = bounded(limit)
-	list, err = rowsOf(ctx, s, "list audit", q.text+" ORDER BY id DESC LIMIT ?", append(q.args, int64(limit)), func(v []value) Audit {
-		return Audit{
-			ID: integer(v[0]), At: Time{moment(integer(v[1]))}, ActorUID: integer(v[2]), User: str(v[3]), Role: str(v[4]), What: str(v[5]),
-			Target: str(v[6]), Old: str(v[7]), New: str(v[8]),
-		}
-	})
+	list, err = rowsOf(ctx, s, "list audit", q.text+" ORDER BY id DESC LIMIT ?", append(q.args, int64(limit)), auditOf)
 	if len(list) == limit {
 		next = strconv.FormatInt(list[limit-1].ID, 10)
 	}

@@ -113,6 +113,7 @@ func (s *Store) AddEventMessages(ctx context.Context, event int64, seqs ...uint6
 type EventFilter struct {
 	Since    time.Time // a message was stopped not before
 	Account  string
+	Accounts []string // of any of these; nil = of everybody
 	Trigger  string
 	OpenOnly bool
 	Limit    int
@@ -123,6 +124,7 @@ type EventFilter struct {
 func (s *Store) Events(ctx context.Context, f EventFilter) (list []Event, next string, err error) {
 	q := query{text: "SELECT " + eventColumnsRead + " FROM events WHERE last_at >= ?", args: []value{ms(f.Since)}}
 	q.equal("account", f.Account)
+	q.among("account", f.Accounts)
 	q.equal("trigger", f.Trigger)
 	if f.OpenOnly {
 		q.text += " AND open = 1"

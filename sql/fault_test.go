@@ -32,7 +32,7 @@ func TestAFullDatabaseKeepsDecisionsInMemory(t *testing.T) {
 	}
 	var err error
 	for n := 0; err == nil && n < 1000; n++ {
-		err = f.AddAudit(context.Background(), Audit{Old: strings.Repeat("x", 4000)})
+		_, err = f.AddAudit(context.Background(), Audit{Old: strings.Repeat("x", 4000)})
 	}
 	if !errors.Is(err, ErrUnavailable) {
 		t.Errorf("writes into a full database: got %v, want ErrUnavailable", err)

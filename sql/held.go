@@ -119,6 +119,7 @@ func heldValues(r *row) [21]any {
 type HeldFilter struct {
 	Ref       string
 	Account   string
+	Accounts  []string // of any of these; nil = of everybody
 	Mailbox   string
 	Directory string
 	Subject   string // as people write it, or folded
@@ -179,6 +180,7 @@ func (s *Store) heldWhere(q *query, f *HeldFilter) error {
 		q.and("held_at < ?", ms(f.Before))
 	}
 	q.equal("account", f.Account)
+	q.among("account", f.Accounts)
 	q.equal("mailbox", f.Mailbox)
 	q.equal("directory", f.Directory)
 	q.equal("trigger", f.Trigger)

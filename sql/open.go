@@ -120,7 +120,7 @@ func step(ctx context.Context, c *sql.Conn, text string, version int) error {
 }
 
 // smallTables are checked whole at every start; they hold what cannot be made again.
-var smallTables = []string{"meta", "holds", "overrides", "exemptions", "held", "events", "accounts", "name_epochs", "boots", "minutes"}
+var smallTables = []string{"meta", "holds", "overrides", "exemptions", "settings", "held", "events", "accounts", "name_epochs", "boots", "minutes"}
 
 // check looks for damage where it is quick: the small tables whole and both ends of the
 // decisions. With full it reads everything. Damage that it does not meet is found when

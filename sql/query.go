@@ -25,6 +25,13 @@ func (q *query) equal(column, wanted string) {
 	}
 }
 
+// among adds that a column has one of some values; nil: any.
+func (q *query) among(column string, wanted []string) {
+	if wanted != nil {
+		q.and(column+" IN (SELECT value FROM json_each(?))", jsonList(wanted))
+	}
+}
+
 // below adds that a number is lower than where the page before ended.
 func (q *query) below(column, after string) error { return q.beyond(column, " < ?", after) }
 

@@ -128,8 +128,12 @@ func TestTheAuditIsListedNewestFirst(t *testing.T) {
 	for i := range 25 {
 		f.now.Store(day.Add(time.Duration(i) * time.Minute).UnixMilli())
 		a := Audit{ActorUID: 0, User: "reseller1", Role: "reseller", What: "limit set", Target: "shop", Old: "300", New: "5000"}
-		if err := errors.Join(f.AddAudit(ctx, a), f.AddEntry(ctx, "alarm", "x")); err != nil {
+		id, err := f.AddAudit(ctx, a)
+		if err := errors.Join(err, f.AddEntry(ctx, "alarm", "x")); err != nil {
 			t.Fatal(err)
+		}
+		if got, err := f.AuditEntry(ctx, id); err != nil || got.ID != id || got.Old != "300" {
+			t.Fatalf("change %d: got %+v, %v", id, got, err)
 		}
 	}
 	first, next, err := f.AuditList(ctx, day.Add(5*time.Minute), 15, "")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -15,7 +16,8 @@ import (
 // DecisionFilter says which decisions are wanted; what is left empty does not matter.
 type DecisionFilter struct {
 	Account          string
-	Verdict          string    // "accept", "freeze" …; "stopped" = all but accept
+	Accounts         []string  // of any of these; nil = of everybody
+	Verdict          string    // "accept", "freeze" …; "stopped" = all but accept; "observed" = accepted, but a trigger that observes was over
 	Since            time.Time // not before
 	Until            time.Time // before
 	Mailbox          string
@@ -128,23 +130,62 @@ func (s *Store) search(ctx context.Context, c *cursor, f *DecisionFilter, list *
 		}
 		return nil
 	}
-	for high >= low {
-		from := max(low, high-scanRows+1)
-		if f.Account != "" && f.Verdict != "" && f.Verdict != policy.Accept.String() {
-			from = low // the index leads straight to them
+	spans, err := c.spans(ctx, f, until)
+	if err != nil {
+		return "", err
+	}
+	for _, sp := range spans {
+		sp = span{max(sp.low, low), min(sp.high, high)}
+		for sp.high >= sp.low {
+			from := max(sp.low, sp.high-scanRows+1)
+			if f.straight() {
+				from = sp.low
+			}
+			err := c.each(ctx, query, slices.Concat([]value{from, sp.high, ms(f.Since), ms(until)}, args), collect)
+			switch tooLong := errors.Is(err, context.DeadlineExceeded); {
+			case errors.Is(err, errEnough), tooLong && len(*list) > 0:
+				return strconv.FormatUint((*list)[len(*list)-1].Seq, 10), nil
+			case tooLong:
+				return strconv.FormatInt(sp.high+1, 10), nil
+			case err != nil:
+				return "", err
+			}
+			sp.high = from - 1
 		}
-		err := c.each(ctx, query, slices.Concat([]value{from, high, ms(f.Since), ms(until)}, args), collect)
-		switch tooLong := errors.Is(err, context.DeadlineExceeded); {
-		case errors.Is(err, errEnough), tooLong && len(*list) > 0:
-			return strconv.FormatUint((*list)[len(*list)-1].Seq, 10), nil
-		case tooLong:
-			return strconv.FormatInt(high+1, 10), nil
-		case err != nil:
-			return "", err
-		}
-		high = from - 1
 	}
 	return "", nil
+}
+
+// straight reports whether an index leads straight to what is searched for.
+func (f *DecisionFilter) straight() bool {
+	return f.Account != "" && f.Verdict != "" && f.Verdict != policy.Accept.String() && f.Verdict != observed
+}
+
+// observed is what a filter calls a message that passed only because a trigger observes.
+const observed = "observed"
+
+// spans lists where what is searched for can be, the newest first.
+func (c *cursor) spans(ctx context.Context, f *DecisionFilter, until time.Time) ([]span, error) {
+	switch {
+	case f.straight():
+	case f.Account != "":
+		ids, _, err := c.accountIDs(ctx, []string{f.Account})
+		if err != nil {
+			return nil, err
+		}
+		return c.activeSpans(ctx, ids, f.Since, until)
+	case f.Verdict == observed:
+		return c.minuteSpans(ctx, "observed", f.Since, until)
+	case f.Verdict != "" && f.Verdict != policy.Accept.String():
+		return c.minuteSpans(ctx, stoppedColumns, f.Since, until)
+	case f.Accounts != nil:
+		ids, _, err := c.accountIDs(ctx, f.Accounts)
+		if err != nil {
+			return nil, err
+		}
+		return c.activeSpans(ctx, ids, f.Since, until)
+	}
+	return []span{{0, math.MaxInt64}}, nil
 }
 
 // where writes the conditions that SQLite can check; none is true if nothing can match.
@@ -156,8 +197,17 @@ func (c *cursor) where(ctx context.Context, f *DecisionFilter) (where string, ar
 		}
 		where, args = where+" AND account = ?", append(args, id)
 	}
+	if f.Accounts != nil {
+		ids, known, err := c.accountIDs(ctx, f.Accounts)
+		if err != nil || len(known) == 0 {
+			return "", nil, true, err
+		}
+		where, args = where+" AND account IN (SELECT value FROM json_each(?))", append(args, ids)
+	}
 	if f.Verdict == "stopped" {
 		where += " AND verdict <> 0"
+	} else if f.Verdict == observed {
+		where += " AND verdict = 0 AND would <> 0"
 	} else if f.Verdict != "" {
 		v, ok := policy.ParseVerdict(f.Verdict)
 		if !ok {

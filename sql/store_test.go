@@ -313,7 +313,7 @@ func TestNumbersAndKeyOutliveARestart(t *testing.T) {
 	if f.Append(exampleDecision(42)) {
 		t.Error("Append took a decision after the end")
 	}
-	if err := f.AddAudit(context.Background(), Audit{}); !errors.Is(err, ErrClosed) {
+	if _, err := f.AddAudit(context.Background(), Audit{}); !errors.Is(err, ErrClosed) {
 		t.Errorf("a write after the end: got %v, want ErrClosed", err)
 	}
 	if fi, err := os.Stat(f.path); err != nil || fi.Mode().Perm()&0o007 != 0 {

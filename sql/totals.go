@@ -30,6 +30,11 @@ const partRows = 250_000
 // "stopped". Full hours come from the totals, the part of an hour before them from the
 // decisions themselves.
 func (s *Store) Top(ctx context.Context, since time.Time, by string, limit int) (Top, error) {
+	return s.TopOf(ctx, nil, since, by, limit)
+}
+
+// TopOf is [Store.Top] among some accounts; nil = among all.
+func (s *Store) TopOf(ctx context.Context, accounts []string, since time.Time, by string, limit int) (Top, error) {
 	m, ok := measures[by]
 	if !ok {
 		return Top{}, fmt.Errorf("list top senders: %.40q is not messages, recipients or stopped", by)
@@ -53,6 +58,13 @@ func (s *Store) Top(ctx context.Context, since time.Time, by string, limit int) 
 		if err != nil {
 			return err
 		}
+		if accounts != nil {
+			_, ids, err := c.accountIDs(ctx, accounts)
+			if err != nil {
+				return err
+			}
+			rank = only(rank, ids)
+		}
 		for _, id := range highest(rank, bounded(limit)) {
 			sender, err := c.sender(ctx, id, part[id], full)
 			if err != nil {
@@ -75,6 +87,15 @@ var measures = map[string]measure{
 	"messages":   {"messages", func(t *Tally) int64 { return t.Messages }},
 	"recipients": {"recipients", func(t *Tally) int64 { return t.Recipients }},
 	"stopped":    {"frozen + discarded + deferred + denied", func(t *Tally) int64 { return t.Stopped }},
+}
+
+// only keeps the ranks of some accounts.
+func only(rank map[int64]int64, ids []int64) map[int64]int64 {
+	kept := make(map[int64]int64, len(ids))
+	for _, id := range ids {
+		kept[id] = rank[id]
+	}
+	return kept
 }
 
 // highest lists the accounts with the highest rank, without those that have none.

@@ -32,7 +32,9 @@ func mayImport() map[string][]string {
 			"internal/panel", "internal/origin", "internal/privilege", "internal/systemd"},
 		// a daemon's side for the tests of control and osmctl; linked into no program
 		"internal/control/controltest": {"policy", "counters", "sql", "actions", "internal/config", "internal/control"},
-		"cmd/osmctl":                   {"internal/config", "internal/control", "internal/manual"},
+		"whm-addon":                    {"internal/control", "policy"},
+		"internal/webfront":            {"internal/control", "internal/origin", "internal/systemd"},
+		"cmd/osmctl":                   {"internal/config", "internal/control", "internal/manual", "internal/webfront"},
 		"cmd/osmd":                     {"*"},
 	}
 }
@@ -47,6 +49,7 @@ func onlyIn() map[string][]string {
 		"github.com/urfave/cli/v2":      {"cmd/osmd", "cmd/osmctl"},
 		"github.com/emersion/go-milter": {"internal/milter"},
 		"github.com/google/gopacket":    {"internal/packetmon"},
+		"github.com/chromedp/chromedp":  {}, // the tests'
 	}
 }
 

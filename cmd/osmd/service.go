@@ -43,7 +43,7 @@ func (d *daemon) wasReset(trigger, key string) {
 // control serves the control socket and, where it is set, the metrics' address.
 func (d *daemon) control(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return control.Serve(ctx, d.sockets[controlSocket], d.service, d.log) })
+	g.Go(func() error { return control.Serve(ctx, d.sockets[controlSocket], d.service, d.log, nil) })
 	if d.cfg.Server.MetricsListen != "" {
 		g.Go(func() error { return d.serveMetrics(ctx) })
 	}

@@ -36,6 +36,9 @@ const (
 	headerReseller = "X-OSM-Reseller"
 )
 
+// headerChange tells in an answer the number that a change has in the audit.
+const headerChange = "X-OSM-Change"
+
 // maxActorName bounds what is written into the audit.
 const maxActorName = 64
 

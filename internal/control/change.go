@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"osm/internal/config"
@@ -13,15 +14,34 @@ import (
 	store "osm/sql"
 )
 
+// Noted is the last change that was made with a context of [Noting].
+type Noted struct{ id atomic.Int64 }
+
+// ID is its number in the audit, for [Service.Undo]; 0 = nothing was changed.
+func (n *Noted) ID() int64 { return n.id.Load() }
+
+type notedKey struct{}
+
+// Noting returns a context with which an operation notes the number of the change that it
+// makes, so that whoever asked for it can be offered the way back.
+func Noting(ctx context.Context) (context.Context, *Noted) {
+	n := new(Noted)
+	return context.WithValue(ctx, notedKey{}, n), n
+}
+
 // audited writes a change down. A change that was made stays made when that fails: then
 // the log has it.
 func (s *Service) audited(ctx context.Context, a Actor, what, target, old, now, reason string) {
 	if reason != "" {
 		now += " (" + reason + ")"
 	}
-	err := s.o.Store.AddAudit(ctx, store.Audit{At: Time{Time: s.o.Clock().Wall}, ActorUID: int64(a.UID), User: a.Name, Role: string(a.Role), What: what, Target: target, Old: old, New: now})
+	id, err := s.o.Store.AddAudit(ctx, store.Audit{At: Time{Time: s.o.Clock().Wall}, ActorUID: int64(a.UID), User: a.Name, Role: string(a.Role), What: what, Target: target, Old: old, New: now})
 	if err != nil {
 		s.o.Log.Error("a change could not be written into the audit", "what", what, "target", target, "by", a.Name, "err", err)
+		return
+	}
+	if n, ok := ctx.Value(notedKey{}).(*Noted); ok {
+		n.id.Store(id)
 	}
 }
 

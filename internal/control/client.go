@@ -331,6 +331,70 @@ func (c *Client) Audit(ctx context.Context, q Query) (List[AuditEntry], error) {
 	return get[List[AuditEntry]](ctx, c, "/v1/audit", q.values())
 }
 
+// Rates asks what became of the messages in each piece of time: Where has account and
+// step.
+func (c *Client) Rates(ctx context.Context, q Query) (List[Bucket], error) {
+	return get[List[Bucket]](ctx, c, "/v1/rates", q.values())
+}
+
+// Near asks which counters are close to their maximum.
+func (c *Client) Near(ctx context.Context, q Query) (List[Near], error) {
+	return get[List[Near]](ctx, c, "/v1/near", q.values())
+}
+
+// Accounts lists accounts, or those that match Where's q.
+func (c *Client) Accounts(ctx context.Context, q Query) (List[Account], error) {
+	return get[List[Account]](ctx, c, "/v1/accounts", q.values())
+}
+
+// Account asks for all about one account; since is as in [Query].
+func (c *Client) Account(ctx context.Context, name, since string) (AccountDetail, error) {
+	return get[AccountDetail](ctx, c, "/v1/accounts/"+url.PathEscape(name), Query{Since: since}.values())
+}
+
+// Decisions lists messages that were decided about: Where has account and verdict.
+func (c *Client) Decisions(ctx context.Context, q Query) (List[Decision], error) {
+	return get[List[Decision]](ctx, c, "/v1/decisions", q.values())
+}
+
+// Triggers lists every trigger as it is in force at a level for a name.
+func (c *Client) Triggers(ctx context.Context, level, name string) (List[Effective], error) {
+	return get[List[Effective]](ctx, c, "/v1/triggers", Query{Where: map[string]string{"level": level, "name": name}}.values())
+}
+
+// PreviewLimit asks what a limit would have done to the mail of the past; since is as in
+// [Query].
+func (c *Client) PreviewLimit(ctx context.Context, l Limit, remove int64, since string) (Preview, error) {
+	return post[Preview](ctx, c, "/v1/preview", PreviewRequest{Limit: l, Remove: remove, Since: since})
+}
+
+// Settings lists the settings that can be changed while the daemon runs.
+func (c *Client) Settings(ctx context.Context) (List[Setting], error) {
+	return get[List[Setting]](ctx, c, "/v1/settings", nil)
+}
+
+// Set changes a setting; with nil the file's value comes back.
+func (c *Client) Set(ctx context.Context, key string, value *string, reason string) (Setting, error) {
+	var out Setting
+	err := c.Do(ctx, http.MethodPut, "/v1/settings", nil, SettingRequest{Key: key, Value: value, Reason: reason}, &out)
+	return out, err
+}
+
+// Undo takes one change of the audit back and returns the change that did it.
+func (c *Client) Undo(ctx context.Context, id int64, reason string) (AuditEntry, error) {
+	return post[AuditEntry](ctx, c, fmt.Sprintf("/v1/audit/%d/undo", id), UndoRequest{Reason: reason})
+}
+
+// NewLoginLink asks for a one-time way into the page.
+func (c *Client) NewLoginLink(ctx context.Context, l LoginLink) (LoginLink, error) {
+	return post[LoginLink](ctx, c, "/v1/login-links", l)
+}
+
+// RedeemLoginLink uses a link up and tells for whom it was.
+func (c *Client) RedeemLoginLink(ctx context.Context, token string) (LoginLink, error) {
+	return post[LoginLink](ctx, c, "/v1/login-links/redeem", RedeemRequest{Token: token})
+}
+
 // Doctor asks for the daemon's own checks.
 func (c *Client) Doctor(ctx context.Context) (List[Check], error) {
 	return get[List[Check]](ctx, c, "/v1/doctor", nil)

@@ -14,8 +14,6 @@ import (
 	"strconv"
 	"sync"
 	"time"
-
-	"osm/internal/origin"
 )
 
 // Bounds of one request.
@@ -29,10 +27,10 @@ const (
 )
 
 // Serve answers on l until ctx ends, then lets running requests finish for a moment. It
-// closes l.
-func Serve(ctx context.Context, l *net.UnixListener, s *Service, log *slog.Logger) error {
+// closes l. web is the page below /web/; nil: there is none.
+func Serve(ctx context.Context, l *net.UnixListener, s *Service, log *slog.Logger, web http.Handler) error {
 	srv := &http.Server{
-		Handler:           Handler(s, log),
+		Handler:           Handler(s, log, web),
 		ConnContext:       withPeer,
 		ReadHeaderTimeout: 5 * time.Second,
 		WriteTimeout:      maxWork + 5*time.Second,
@@ -60,10 +58,13 @@ func Serve(ctx context.Context, l *net.UnixListener, s *Service, log *slog.Logge
 
 // Handler is the API in HTTP. Requests must come with a peer in their context, as
 // [Serve] sees to.
-func Handler(s *Service, log *slog.Logger) http.Handler {
+func Handler(s *Service, log *slog.Logger, web http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	for pattern, op := range routes(s) {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) { answer(w, r, op, log) })
+	}
+	if web != nil {
+		mount(mux, web, log)
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, notFound("see the list of paths in docs/control-api.md", "there is no %.20s %.120s", r.Method, r.URL.Path))
@@ -90,12 +91,7 @@ func answer(w http.ResponseWriter, r *http.Request, op operation, log *slog.Logg
 			writeError(w, failure(http.StatusInternalServerError, "the stack is in the daemon's log; please report it", "the request could not be answered"))
 		}
 	}()
-	peer, ok := r.Context().Value(peerKey{}).(origin.Peer)
-	if !ok {
-		writeError(w, forbidden("the kernel did not tell who asks"))
-		return
-	}
-	actor, err := actorOf(peer, r.Header)
+	actor, err := askedBy(r)
 	if err != nil {
 		writeError(w, err)
 		return
@@ -105,7 +101,11 @@ func answer(w http.ResponseWriter, r *http.Request, op operation, log *slog.Logg
 		writeError(w, err)
 		return
 	}
-	v, err := op(r.Context(), &call{Request: r, w: w, actor: actor, body: body})
+	ctx, noted := Noting(r.Context())
+	v, err := op(ctx, &call{Request: r, w: w, actor: actor, body: body})
+	if id := noted.ID(); id != 0 {
+		w.Header().Set(headerChange, strconv.FormatInt(id, 10))
+	}
 	switch {
 	case err != nil:
 		if statusOf(err) == http.StatusInternalServerError {
@@ -216,7 +216,11 @@ func (c *call) page() (Page, error) {
 
 // moment reads a time from the query: RFC 3339, or a Go duration back from now.
 func (c *call) moment(name string, now time.Time) (time.Time, error) {
-	s := c.URL.Query().Get(name)
+	return moment(name, c.URL.Query().Get(name), now)
+}
+
+// moment reads a time as the API takes it; zero for none.
+func moment(name, s string, now time.Time) (time.Time, error) {
 	if s == "" {
 		return time.Time{}, nil
 	}
@@ -227,6 +231,19 @@ func (c *call) moment(name string, now time.Time) (time.Time, error) {
 		return now.Add(-d), nil
 	}
 	return time.Time{}, badRequest("%s is %.40q: it is an RFC 3339 time or a Go duration back from now, such as 24h", name, s)
+}
+
+// duration reads a length of time from the query; 0 for none.
+func (c *call) duration(name string) (time.Duration, error) {
+	s := c.URL.Query().Get(name)
+	if s == "" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil || d <= 0 {
+		return 0, badRequest("%s is %.40q: it is a Go duration such as 1m", name, s)
+	}
+	return d, nil
 }
 
 // number reads a path value.

@@ -40,6 +40,31 @@ type Reloaded struct {
 	Text string `json:"text"`
 }
 
+// PreviewRequest is a limit to be tried on the mail of the past: that of the fields, or
+// the removal of one by its number.
+type PreviewRequest struct {
+	Limit
+	Remove int64  `json:"remove,omitempty"`
+	Since  string `json:"since,omitempty"` // RFC 3339, or a Go duration back from now; "" = 168h
+}
+
+// SettingRequest changes a setting.
+type SettingRequest struct {
+	Key    string  `json:"key"`
+	Value  *string `json:"value"` // null: the file's
+	Reason string  `json:"reason,omitempty"`
+}
+
+// UndoRequest says why a change is taken back.
+type UndoRequest struct {
+	Reason string `json:"reason,omitempty"`
+}
+
+// RedeemRequest uses a login link up.
+type RedeemRequest struct {
+	Token string `json:"token"`
+}
+
 // ConfigSetting is one value in force and where it stands.
 type ConfigSetting struct {
 	Key    string `json:"key"`
@@ -69,7 +94,7 @@ func routes(s *Service) map[string]operation {
 			return struct{}{}, s.Reset(ctx, c.actor, r)
 		}),
 	}
-	for _, more := range []map[string]operation{lookRoutes(s), heldRoutes(s), ruleRoutes(s), configRoutes(s)} {
+	for _, more := range []map[string]operation{lookRoutes(s), senderRoutes(s), heldRoutes(s), ruleRoutes(s), changeRoutes(s), configRoutes(s)} {
 		for pattern, op := range more {
 			r[pattern] = op
 		}
@@ -109,6 +134,35 @@ func lookRoutes(s *Service) map[string]operation {
 		}),
 		"GET /v1/audit": listed(s, func(ctx context.Context, c *call, p Page, since time.Time) (List[AuditEntry], error) {
 			return s.Audit(ctx, c.actor, since, p)
+		}),
+	}
+}
+
+// senderRoutes are the operations that tell who sends what.
+func senderRoutes(s *Service) map[string]operation {
+	return map[string]operation{
+		"GET /v1/rates": listed(s, func(ctx context.Context, c *call, _ Page, since time.Time) (List[Bucket], error) {
+			step, err := c.duration("step")
+			if err != nil {
+				return List[Bucket]{}, err
+			}
+			return s.Rates(ctx, c.actor, c.URL.Query().Get("account"), since, step)
+		}),
+		"GET /v1/near": listed(s, func(ctx context.Context, c *call, p Page, _ time.Time) (List[Near], error) {
+			return s.Near(ctx, c.actor, p)
+		}),
+		"GET /v1/accounts": listed(s, func(ctx context.Context, c *call, p Page, _ time.Time) (List[Account], error) {
+			return s.Accounts(ctx, c.actor, c.URL.Query().Get("q"), p)
+		}),
+		"GET /v1/accounts/{account}": plain(func(ctx context.Context, c *call) (AccountDetail, error) {
+			since, err := c.moment("since", s.o.Clock().Wall)
+			if err != nil {
+				return AccountDetail{}, err
+			}
+			return s.Account(ctx, c.actor, c.PathValue("account"), since)
+		}),
+		"GET /v1/decisions": listed(s, func(ctx context.Context, c *call, p Page, since time.Time) (List[Decision], error) {
+			return s.Decisions(ctx, c.actor, c.URL.Query().Get("account"), c.URL.Query().Get("verdict"), since, p)
 		}),
 	}
 }
@@ -180,6 +234,20 @@ func ruleRoutes(s *Service) map[string]operation {
 			return s.SetLimit(ctx, c.actor, l)
 		}),
 		"DELETE /v1/limits/{id}": removed(s.RemoveLimit),
+		"GET /v1/triggers": plain(func(ctx context.Context, c *call) (List[Effective], error) {
+			return s.Triggers(ctx, c.actor, c.URL.Query().Get("level"), c.URL.Query().Get("name"))
+		}),
+		"POST /v1/preview": plain(func(ctx context.Context, c *call) (Preview, error) {
+			var q PreviewRequest
+			if err := c.read(&q); err != nil {
+				return Preview{}, err
+			}
+			since, err := moment("since", q.Since, s.o.Clock().Wall)
+			if err != nil {
+				return Preview{}, err
+			}
+			return s.PreviewLimit(ctx, c.actor, q.Limit, q.Remove, since)
+		}),
 		"GET /v1/exemptions": listed(s, func(ctx context.Context, c *call, p Page, _ time.Time) (List[Exemption], error) {
 			return s.Exemptions(ctx, c.actor, p)
 		}),
@@ -191,6 +259,47 @@ func ruleRoutes(s *Service) map[string]operation {
 			return s.AddExemption(ctx, c.actor, e)
 		}),
 		"DELETE /v1/exemptions/{id}": removed(s.RemoveExemption),
+	}
+}
+
+// changeRoutes are settings, the way back, and the way in.
+func changeRoutes(s *Service) map[string]operation {
+	return map[string]operation{
+		"GET /v1/settings": plain(func(ctx context.Context, c *call) (List[Setting], error) { return s.Settings(ctx, c.actor) }),
+		"PUT /v1/settings": plain(func(ctx context.Context, c *call) (Setting, error) {
+			var q SettingRequest
+			if err := c.read(&q); err != nil {
+				return Setting{}, err
+			}
+			return s.Set(ctx, c.actor, q.Key, q.Value, q.Reason)
+		}),
+		"POST /v1/audit/{id}/undo": plain(func(ctx context.Context, c *call) (AuditEntry, error) {
+			id, err := c.number("id")
+			if err != nil {
+				return AuditEntry{}, err
+			}
+			var q UndoRequest
+			if len(c.body) > 0 {
+				if err := c.read(&q); err != nil {
+					return AuditEntry{}, err
+				}
+			}
+			return s.Undo(ctx, c.actor, id, q.Reason)
+		}),
+		"POST /v1/login-links": plain(func(ctx context.Context, c *call) (LoginLink, error) {
+			var l LoginLink
+			if err := c.read(&l); err != nil {
+				return LoginLink{}, err
+			}
+			return s.NewLoginLink(ctx, c.actor, l)
+		}),
+		"POST /v1/login-links/redeem": plain(func(ctx context.Context, c *call) (LoginLink, error) {
+			var q RedeemRequest
+			if err := c.read(&q); err != nil {
+				return LoginLink{}, err
+			}
+			return s.RedeemLoginLink(ctx, c.actor, q.Token)
+		}),
 	}
 }
 

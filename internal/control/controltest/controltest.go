@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"path/filepath"
 	"sync"
@@ -49,6 +50,12 @@ func Start() time.Time { return time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC) }
 
 // New starts a daemon with the settings in text, an osm.toml.
 func New(t testing.TB, text string) *Daemon {
+	t.Helper()
+	return NewWithPage(t, text, nil)
+}
+
+// NewWithPage starts a daemon that serves a page too; page may be nil.
+func NewWithPage(t testing.TB, text string, page func(*control.Service) http.Handler) *Daemon {
 	t.Helper()
 	d := &Daemon{t: t, Dir: t.TempDir(), now: policy.Moment{Wall: Start(), Boot: policy.BootShift}}
 	d.cfg = d.parse(text)
@@ -90,8 +97,12 @@ func New(t testing.TB, text string) *Daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var web http.Handler
+	if page != nil {
+		web = page(d.Service)
+	}
 	running.Go(func() {
-		if err := control.Serve(ctx, l, d.Service, log); err != nil {
+		if err := control.Serve(ctx, l, d.Service, log, web); err != nil {
 			t.Error(err)
 		}
 	})

@@ -1,0 +1,96 @@
+package store
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"osm/policy"
+)
+
+// PastFilter says which decisions of the past are wanted.
+type PastFilter struct {
+	Since    time.Time
+	Accounts []string // of these, and what a claim charges to a directory of theirs; nil = of everybody
+	Newest   int64    // look at so many of the newest numbers
+}
+
+// Past is a stretch of the past.
+type Past struct {
+	From time.Time // of the oldest decision in it; zero if there is none
+	Cut  bool      // there are older ones that were asked for
+}
+
+// PastOf finds how many decisions lie in the past that a filter asks for, and where it
+// begins when only the newest are looked at.
+func (s *Store) PastOf(ctx context.Context, f PastFilter) (numbers int64, p Past, err error) {
+	err = s.read(ctx, "look at the past", func(ctx context.Context, c *cursor) error {
+		low, high, err := c.seqsOf(ctx, f.Since, time.UnixMilli(farFuture))
+		if err != nil {
+			return err
+		}
+		numbers = max(high-low+1, 0)
+		if numbers > f.Newest {
+			low, p.Cut = high-f.Newest+1, true
+		}
+		return c.each(ctx, "SELECT at FROM decisions WHERE seq BETWEEN ? AND ? AND at >= ? ORDER BY seq LIMIT 1", []value{low, high, ms(f.Since)}, func(v []value) error {
+			p.From = moment(integer(v[0]))
+			return nil
+		})
+	})
+	return numbers, p, err
+}
+
+// EachPast hands every decision on a message of the past to fn, stopped ones too, in the
+// order of their numbers and on this boot's clock. Those that nobody could read, and the
+// panel's own, are not among them. fn must not keep the row.
+func (s *Store) EachPast(ctx context.Context, f PastFilter, now policy.Moment, fn func(*Counted) error) error {
+	return s.readLong(ctx, "read the past", func(ctx context.Context, c *cursor) error {
+		low, high, err := c.seqsOf(ctx, f.Since, time.UnixMilli(farFuture))
+		if err != nil {
+			return err
+		}
+		low = max(low, high-f.Newest+1)
+		boots, err := c.boots(ctx, s.o.BootID, now)
+		if err != nil {
+			return err
+		}
+		query, args, err := c.pastQuery(ctx, f)
+		if err != nil {
+			return err
+		}
+		wanted, row := make(map[string]bool, len(f.Accounts)), new(Counted)
+		for _, a := range f.Accounts {
+			wanted[a] = true
+		}
+		for ; low <= high; low += scanRows {
+			err := c.each(ctx, query, slices.Concat([]value{low, min(high, low+scanRows-1), ms(f.Since)}, args), func(v []value) error {
+				if err := c.counted(ctx, v, boots, row); err != nil {
+					return err
+				}
+				if id := &row.Identity; f.Accounts != nil && !wanted[id.Account] && !(id.Claimed && wanted[id.DirectoryAccount]) {
+					return nil
+				}
+				return fn(row)
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// pastQuery reads the columns that counters need.
+func (c *cursor) pastQuery(ctx context.Context, f PastFilter) (query string, args []value, err error) {
+	query = "SELECT " + countedColumns + " FROM decisions WHERE seq BETWEEN ? AND ? AND at >= ? AND flags & 15 <> ? AND flags >> ? & 31 <> ?"
+	args = []value{int64(policy.SourceSystem), int64(flagReason), int64(policy.ReasonMalformed)}
+	if f.Accounts != nil {
+		ids, _, err := c.accountIDs(ctx, f.Accounts)
+		if err != nil {
+			return "", nil, err
+		}
+		query, args = query+" AND (account IN (SELECT value FROM json_each(?)) OR flags & ? <> 0)", append(args, ids, int64(flagClaimed))
+	}
+	return query + " ORDER BY seq", args, nil
+}
