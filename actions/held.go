@@ -19,8 +19,8 @@ type HeldOptions struct {
 	Log      *slog.Logger
 	Now      func() policy.Moment
 
-	Keep           time.Duration // held_keep: after it held mail is removed; default 30 days
-	ReleaseEvery   time.Duration // pace of an operator's release; default one a second
+	Keep           time.Duration // held_keep: after it held mail is removed; default 30 days; see [Held.Set]
+	ReleaseEvery   time.Duration // pace of an operator's release; default one a second; see [Held.Set]
 	ReconcileEvery time.Duration // how often the register is compared with the queue; default 1 minute
 	// Identify finds the owner of a frozen message whose decision was not stored (a crash
 	// loses the last quarter second). Nil: it is charged to nobody.
@@ -39,6 +39,8 @@ type HeldOptions struct {
 type Held struct {
 	o      HeldOptions
 	kick   chan struct{}
+	set    atomic.Pointer[heldSettings]
+	timers atomic.Bool  // Exim's timers are to be compared anew
 	fresh  atomic.Bool  // what is remembered of times is to be forgotten
 	lookAt atomic.Int64 // of a comparison with the queue because of a discard; 0 = none is asked for
 
@@ -80,10 +82,25 @@ func NewHeld(o HeldOptions) *Held {
 	setDefault(&o.Keep, 30*24*time.Hour)
 	setDefault(&o.ReleaseEvery, time.Second)
 	setDefault(&o.ReconcileEvery, time.Minute)
-	return &Held{
+	h := &Held{
 		o: o, kick: make(chan struct{}, 1), later: map[uint64]int64{}, tried: map[uint64]bool{}, retryAt: map[string]int64{}, totalsAt: 1,
 		free: newFreeTimes(), known: map[string]bool{},
 	}
+	h.Set(o.Keep, o.ReleaseEvery)
+	return h
+}
+
+// heldSettings are what can be changed while the register works.
+type heldSettings struct{ keep, releaseEvery time.Duration }
+
+// Set changes how long held mail is kept and the pace of an operator's release.
+func (h *Held) Set(keep, releaseEvery time.Duration) {
+	now := heldSettings{keep, releaseEvery}
+	if old := h.set.Swap(&now); old == nil || *old == now {
+		return
+	}
+	h.timers.Store(true)
+	h.wake()
 }
 
 // Status returns how the register is doing; it may be called at any time.
@@ -151,6 +168,9 @@ func (h *Held) Run(ctx context.Context) error {
 func (h *Held) step(ctx context.Context) time.Duration {
 	if h.fresh.Swap(false) {
 		h.free.forget()
+	}
+	if h.timers.Swap(false) {
+		h.timersAt = 0
 	}
 	var next soonest
 	problem := ""

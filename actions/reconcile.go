@@ -251,7 +251,7 @@ func (h *Held) expire(ctx context.Context, now policy.Moment) error {
 	if now.Boot < h.expireAt {
 		return nil
 	}
-	_, err := h.mark(ctx, byKeep, store.HeldFilter{Before: now.Wall.Add(-h.o.Keep)}, store.StateDiscarding)
+	_, err := h.mark(ctx, byKeep, store.HeldFilter{Before: now.Wall.Add(-h.set.Load().keep)}, store.StateDiscarding)
 	return err
 }
 
@@ -329,7 +329,7 @@ func (h *Held) timersDue(ctx context.Context, now policy.Moment) (int64, error) 
 		if err != nil {
 			return 0, err
 		}
-		alarms = TimerAlarms(options, h.o.Keep)
+		alarms = TimerAlarms(options, h.set.Load().keep)
 	}
 	h.timersAt = now.Boot + timersEvery.Milliseconds()
 	h.note(func(s *HeldStatus) { s.Alarms = alarms })

@@ -80,7 +80,7 @@ func (h *Held) releaseDue(ctx context.Context, now policy.Moment) (int64, error)
 	if err != nil || len(list) == 0 {
 		return wake, err
 	}
-	h.releaseAt = now.Boot + h.o.ReleaseEvery.Milliseconds()
+	h.releaseAt = now.Boot + h.set.Load().releaseEvery.Milliseconds()
 	return h.releaseAt, h.deliver(ctx, now, list)
 }
 

@@ -267,5 +267,13 @@ func (m *AccountMap) Accounts() []Account {
 	return out
 }
 
+// EachDomain calls f for every domain with the name of the hosting account that owns it, in
+// no order.
+func (m *AccountMap) EachDomain(f func(domain, account string)) {
+	for domain, a := range m.domains {
+		f(domain, a.Name)
+	}
+}
+
 // Domains returns how many domains the map knows.
 func (m *AccountMap) Domains() int { return len(m.domains) }

@@ -18,6 +18,9 @@ func keyText(group, name string) string {
 	return joinKey(group, name)
 }
 
+// isIPGroup reports whether a counters' group is a client address.
+func isIPGroup(group string) bool { return strings.HasPrefix(group, ipGroupPrefix) }
+
 // parseKey is the inverse of keyText for the keys of one watch.
 func parseKey(w Watch, key string) (group, name string, ok bool) {
 	first, rest, _ := strings.Cut(key, " ")
@@ -84,23 +87,10 @@ func (e *Engine) UsageOf(now Moment, id Identity) []Usage {
 
 // usage describes one counter; ok is false for a trigger that is off there.
 func (e *Engine) usage(rs *ruleset, now Moment, t *trigger, group, name string, id Identity) (Usage, bool) {
-	switch t.Watch { // as a message that fills this counter would look
-	case WatchLogin:
-		id.Source, id.Mailbox = SourceLogin, name
-	case WatchDirectory:
-		id.Source, id.Directory = SourceScript, name
-	}
-	p := probe{now: now, id: &id}
-	if t.Watch == WatchSubject && !nameless(group) {
-		p.subjectKey = name
-	}
-	over := rs.overrides.of(owner{id.Reseller, id.Package, id.Account, id.Mailbox})
-	a := asked{t: t, limit: over.limit(t, now.Wall)}
-	if a.limit.mode == Off {
+	ask, a, ok := rs.ask(now, t, group, name, id)
+	if !ok {
 		return Usage{}, false
 	}
-	a.exempt = bestExemption(rs.exempt.match(nil, &p), t, false, a.limit.max)
-	ask := counters.Ask{Slot: t.slot, Group: group, Name: name, Period: t.period, Units: 1, Max: a.limit.max}
 	return e.usageRow(now, &ask, &a), true
 }
 

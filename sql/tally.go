@@ -48,6 +48,15 @@ func (t *Tally) add(r *row) {
 	t.StoppedRecipients += r.recipients
 }
 
+// Add adds another tally.
+func (t *Tally) Add(o *Tally) {
+	from := o.columns()
+	for i, c := range t.columns() {
+		*c += *from[i]
+	}
+	t.Stopped += o.Stopped
+}
+
 // columns are the stored parts.
 func (t *Tally) columns() [9]*int64 {
 	return [9]*int64{&t.Messages, &t.Recipients, &t.Frozen, &t.Discarded, &t.Deferred, &t.Denied, &t.StoppedRecipients, &t.Observed, &t.Unchecked}

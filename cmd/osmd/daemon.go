@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/signal"
@@ -49,6 +50,7 @@ type daemon struct {
 	server   *eximacl.Server
 	snaps    *snapshots
 	service  *control.Service
+	page     http.Handler // what browsers see
 	children *children
 
 	tracker  *policy.Tracker
@@ -116,11 +118,12 @@ func (d *daemon) build(ctx context.Context) error {
 	}
 	d.table = counters.New(counters.Options{PerGroup: int(d.cfg.Limits.DistinctPerAccount)})
 	d.table.SetSeq(d.store.MaxSeq())
-	d.settings.cfg.Store(&d.cfg)
+	d.settings.file.Store(&d.cfg)
 	d.settings.loadedAt.Store(d.started.UnixMilli())
-	rules, err := d.rules(ctx, d.cfg)
+	rules, cfg, err := d.rules(ctx, d.cfg)
+	d.settings.cfg.Store(&cfg)
 	if err != nil { // what the file says holds until the database can be read
-		d.log.Error("limits, exemptions and holds of the database are not in force", "err", err)
+		d.log.Error("settings, limits, exemptions and holds of the database are not in force", "err", err)
 		d.alarms.raise("settings", err.Error())
 	}
 	d.engine = policy.NewEngine(d.table, rules)
@@ -140,6 +143,7 @@ func (d *daemon) build(ctx context.Context) error {
 	if err := d.buildActions(); err != nil {
 		return err
 	}
+	d.apply(cfg)
 	if err := d.newService(); err != nil {
 		return err
 	}
@@ -169,9 +173,10 @@ func (d *daemon) newServer() error {
 func (d *daemon) buildActions() error {
 	d.executor = actions.NewExecutor(d.cfg.Server.ExecutorSocket)
 	d.planner = policy.NewHoldPlanner()
+	held := d.settings.config().Held
 	d.held = actions.NewHeld(actions.HeldOptions{
 		Store: d.store, Engine: d.engine, Executor: d.executor, Log: d.log.With("component", "held"), Now: d.clock,
-		Keep: d.cfg.Held.Keep, ReleaseEvery: d.cfg.Held.ReleaseRate.Per / time.Duration(d.cfg.Held.ReleaseRate.N),
+		Keep: held.Keep, ReleaseEvery: held.ReleaseRate.Every(),
 		Identify: d.ownerOf,
 	})
 	d.runner = actions.NewRunner(actions.RunnerOptions{Store: d.store, Log: d.log.With("component", "actions"), Now: d.clock, Changed: d.changed})

@@ -85,9 +85,14 @@ func TestAReloadNamesWhatNeedsARestart(t *testing.T) {
 	if got := restartNeeded(a, b); got != "" {
 		t.Errorf("nothing changed, but %q", got)
 	}
-	b.Server.MetricsListen, b.Log.Level = "127.0.0.1:9187", "debug"
-	if got := restartNeeded(a, b); !strings.Contains(got, "[server]") || !strings.Contains(got, "[log]") || strings.Contains(got, "[exim]") {
+	b.Server.MetricsListen, b.Log.Format = "127.0.0.1:9187", "json"
+	if got := restartNeeded(a, b); !strings.Contains(got, "[server]") || !strings.Contains(got, "log.format") || strings.Contains(got, "[exim]") {
 		t.Errorf("got %q", got)
+	}
+	b = config.Default()
+	b.Checking, b.Held.Keep, b.Log.Level = false, 24*time.Hour, "debug"
+	if got := restartNeeded(a, b); got != "" {
+		t.Errorf("what changes at once is said to need a restart: %q", got)
 	}
 	b = config.Default()
 	b.Accounts.Domains = map[string]string{"shop.example": "shop"}

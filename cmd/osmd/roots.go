@@ -97,7 +97,7 @@ func rootPart(configPath, name string) (config.Config, *slog.Logger, *net.UnixLi
 	if err != nil {
 		return cfg, nil, nil, err
 	}
-	log, err := newLog(cfg.Log, os.Stderr)
+	log, _, err := newLog(cfg.Log, os.Stderr)
 	if err != nil {
 		return cfg, nil, nil, err
 	}

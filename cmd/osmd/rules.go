@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"osm/internal/config"
+	"osm/internal/control"
 	"osm/policy"
 )
 
@@ -19,10 +20,11 @@ const reading = 5 * time.Second
 // what was set by osmctl or on the page; together they make the rules, which are built
 // whole and swapped whole.
 type settings struct {
-	mu       sync.Mutex // one change at a time
-	cfg      atomic.Pointer[config.Config]
-	loadedAt atomic.Int64           // Unix milliseconds
-	problem  atomic.Pointer[string] // of the last reload
+	mu       sync.Mutex                    // one change at a time
+	file     atomic.Pointer[config.Config] // as the file was read
+	cfg      atomic.Pointer[config.Config] // in force: with the database's settings
+	loadedAt atomic.Int64                  // Unix milliseconds
+	problem  atomic.Pointer[string]        // of the last reload
 }
 
 func (s *settings) config() config.Config { return *s.cfg.Load() }
@@ -34,25 +36,28 @@ func (s *settings) lastProblem() string {
 	return ""
 }
 
-// rules joins the file's rules with the database's. A row that no longer fits (its trigger
+// rules joins what the file says with the database. A row that no longer fits (its trigger
 // is gone from the file) is left out and reported; it comes back with its trigger.
-func (d *daemon) rules(ctx context.Context, cfg config.Config) (*policy.Rules, error) {
+func (d *daemon) rules(ctx context.Context, file config.Config) (*policy.Rules, config.Config, error) {
 	ctx, cancel := context.WithTimeout(ctx, reading)
 	defer cancel()
+	cfg, odd, err := d.withSettings(ctx, file)
 	r := cfg.Rules()
+	if err != nil {
+		return r, cfg, fmt.Errorf("read settings: %w", err)
+	}
 	overrides, err := d.store.Overrides(ctx)
 	if err != nil {
-		return r, fmt.Errorf("read limits: %w", err)
+		return r, cfg, fmt.Errorf("read limits: %w", err)
 	}
 	exemptions, err := d.store.Exemptions(ctx)
 	if err != nil {
-		return r, fmt.Errorf("read exemptions: %w", err)
+		return r, cfg, fmt.Errorf("read exemptions: %w", err)
 	}
 	holds, err := d.store.Holds(ctx)
 	if err != nil {
-		return r, fmt.Errorf("read holds: %w", err)
+		return r, cfg, fmt.Errorf("read holds: %w", err)
 	}
-	var odd []string
 	for i := range overrides {
 		if m := policy.ValidateOverride(&overrides[i], r.Triggers); len(m) > 0 {
 			odd = append(odd, fmt.Sprintf("limit %d: %v", overrides[i].ID, m))
@@ -70,7 +75,32 @@ func (d *daemon) rules(ctx context.Context, cfg config.Config) (*policy.Rules, e
 	}
 	r.Holds = holds
 	d.alarms.set("settings", strings.Join(odd, "; "))
-	return r, nil
+	return r, cfg, nil
+}
+
+// withSettings is the file with the database's settings; odd names those that cannot be.
+func (d *daemon) withSettings(ctx context.Context, file config.Config) (cfg config.Config, odd []string, err error) {
+	stored, err := d.store.Settings(ctx)
+	if err != nil {
+		return file, nil, err
+	}
+	cfg, wrong := file.With(control.StoredSettings(stored))
+	for _, m := range wrong {
+		odd = append(odd, "setting "+m.Error())
+	}
+	return cfg, odd, nil
+}
+
+// apply puts settings in force that are no rules.
+func (d *daemon) apply(cfg config.Config) {
+	d.store.SetRetention(cfg.Store.KeepDecisions, cfg.Store.KeepEvents)
+	d.held.Set(cfg.Held.Keep, cfg.Held.ReleaseRate.Every())
+	if d.o.level == nil {
+		return
+	}
+	if err := d.o.level.UnmarshalText([]byte(cfg.Log.Level)); err != nil {
+		d.log.Error("the log's level stays", "err", err)
+	}
 }
 
 // changed makes the rules again after a change in the database or in the file. Where the
@@ -78,17 +108,20 @@ func (d *daemon) rules(ctx context.Context, cfg config.Config) (*policy.Rules, e
 func (d *daemon) changed(ctx context.Context) error {
 	d.settings.mu.Lock()
 	defer d.settings.mu.Unlock()
-	return d.swap(ctx, d.settings.config())
+	return d.swap(ctx, *d.settings.file.Load())
 }
 
-// swap puts new rules in force and fills the counters of triggers that are new. The caller
-// holds the settings' lock.
-func (d *daemon) swap(ctx context.Context, cfg config.Config) error {
-	r, err := d.rules(ctx, cfg)
+// swap puts a file and what the database says in force, and fills the counters of triggers
+// that are new. The caller holds the settings' lock.
+func (d *daemon) swap(ctx context.Context, file config.Config) error {
+	r, cfg, err := d.rules(ctx, file)
 	if err != nil {
 		return fmt.Errorf("make the rules: %w", err)
 	}
 	refill := d.engine.SetRules(r)
+	d.settings.file.Store(&file)
+	d.settings.cfg.Store(&cfg)
+	d.apply(cfg)
 	if len(refill) == 0 || !d.flow.ready.Load() {
 		return nil
 	}
@@ -115,15 +148,13 @@ func (d *daemon) reload(ctx context.Context) (string, error) {
 	}
 	d.settings.mu.Lock()
 	defer d.settings.mu.Unlock()
-	old := d.settings.config()
+	old := *d.settings.file.Load()
 	if err := d.swap(ctx, cfg); err != nil {
 		return "", err
 	}
-	d.settings.cfg.Store(&cfg)
 	d.settings.loadedAt.Store(d.clock().Wall.UnixMilli())
 	d.settings.problem.Store(nil)
 	d.alarms.clear("config")
-	d.store.SetRetention(cfg.Store.KeepDecisions, cfg.Store.KeepEvents)
 	d.panel.Reload()
 	d.log.Info("configuration reloaded")
 	return restartNeeded(old, cfg), nil
@@ -142,9 +173,8 @@ func restartNeeded(old, now config.Config) string {
 	add(old.Accounts.Source != now.Accounts.Source || old.Accounts.MinUID != now.Accounts.MinUID ||
 		fmt.Sprint(old.Accounts.SharedUsers, old.Accounts.Domains) != fmt.Sprint(now.Accounts.SharedUsers, now.Accounts.Domains), "[accounts]")
 	add(old.Store.Path != now.Store.Path, "store.path")
-	add(old.Held.Keep != now.Held.Keep || old.Held.ReleaseRate != now.Held.ReleaseRate, "[held] keep and release_rate")
 	add(old.Limits != now.Limits, "[limits]")
-	add(old.Log != now.Log, "[log]")
+	add(old.Log.Format != now.Log.Format, "log.format")
 	if len(parts) == 0 {
 		return ""
 	}

@@ -16,6 +16,7 @@ import (
 	"osm/internal/systemd"
 	"osm/policy"
 	store "osm/sql"
+	whm "osm/whm-addon"
 )
 
 // newService makes the operations that osmctl and the page ask for.
@@ -27,7 +28,11 @@ func (d *daemon) newService() error {
 		Released: func(h policy.Hold) { d.planner.Released(h, d.clock()) },
 		WasReset: d.wasReset,
 	})
+	if err != nil {
+		return err
+	}
 	d.service = s
+	d.page, err = whm.New(whm.Options{Service: s, Log: d.log, Clock: d.clock, Zone: time.Local})
 	return err
 }
 
@@ -43,7 +48,7 @@ func (d *daemon) wasReset(trigger, key string) {
 // control serves the control socket and, where it is set, the metrics' address.
 func (d *daemon) control(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return control.Serve(ctx, d.sockets[controlSocket], d.service, d.log, nil) })
+	g.Go(func() error { return control.Serve(ctx, d.sockets[controlSocket], d.service, d.log, d.page) })
 	if d.cfg.Server.MetricsListen != "" {
 		g.Go(func() error { return d.serveMetrics(ctx) })
 	}

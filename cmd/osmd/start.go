@@ -50,6 +50,7 @@ func checkConfig(path string, out io.Writer) error {
 type options struct {
 	config, executor string // files
 	withoutStore     bool
+	level            *slog.LevelVar // of the log
 }
 
 // start finds out how it was started. Under systemd, and in the second stage, the
@@ -60,10 +61,11 @@ func start(o options) error {
 	if err != nil {
 		return fmt.Errorf("%w\n(osmd did not start: mend the file and check it with osmd -t)", err)
 	}
-	log, err := newLog(cfg.Log, os.Stderr)
+	log, level, err := newLog(cfg.Log, os.Stderr)
 	if err != nil {
 		return err
 	}
+	o.level = level
 	slog.SetDefault(log)
 	sockets, err := systemd.Listeners()
 	if err != nil {

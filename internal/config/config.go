@@ -38,6 +38,8 @@ type Config struct {
 
 	// lines tells on which line of Path a key was set; nil for the defaults.
 	lines map[string]int
+	// stored are the settings that the database has in place of the file's.
+	stored map[string]policy.Provenance
 }
 
 // Server is the daemon's own sockets, users and folders.
@@ -157,9 +159,14 @@ func (c *Config) Rules() *policy.Rules {
 	}
 }
 
-// Origin tells where the value of a key stands: "default", or the file's line. Keys
-// are written as in a message: "store.path", "trigger account-hour: max".
+// Origin tells where the value of a key stands: "default", the file's line, or the
+// database and who set it there. Keys are written as in a message: "store.path",
+// "trigger account-hour: max".
 func (c *Config) Origin(key string) string {
+	if p, ok := c.stored[key]; ok {
+		p.Where = "database"
+		return origin("", p)
+	}
 	if n := c.lines[key]; n > 0 {
 		return fmt.Sprintf("file, line %d", n)
 	}

@@ -154,6 +154,9 @@ func (c Config) Export(w io.Writer) error {
 			section = in
 			fmt.Fprintf(b, "\n[%s]\n", section)
 		}
+		if _, ok := c.stored[k.name]; ok {
+			fmt.Fprintf(b, "# %s\n", c.Origin(k.name))
+		}
 		fmt.Fprintf(b, "%s = %s\n", name, tomlValue(k.get(&c)))
 	}
 	for i := range c.Triggers {

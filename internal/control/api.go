@@ -237,3 +237,99 @@ type Status struct {
 
 // AuditEntry is one change that somebody made.
 type AuditEntry = store.Audit
+
+// Bucket is what became of the messages of one piece of time.
+type Bucket = store.Bucket
+
+// Near is one counter that is close to its maximum or over it.
+type Near struct {
+	Account string `json:"account"` // "" where the key is no account's (a client IP)
+	Usage
+}
+
+// Account is one sender that can be looked at: what the panel says of it.
+type Account struct {
+	Account  string   `json:"account"`
+	Reseller string   `json:"reseller"`
+	Package  string   `json:"package"`
+	Domains  []string `json:"domains"` // the first 20
+	System   bool     `json:"system,omitempty"`
+	// Matched is what of it matched a search: a domain, a mailbox's domain, the name.
+	Matched string `json:"matched,omitempty"`
+	store.Tally
+}
+
+// Share is one part of what an account sent.
+type Share = store.Share
+
+// AccountDetail is what one account sent, and from where.
+type AccountDetail struct {
+	Account
+	Since       Time     `json:"since"`  // of the shares: as asked for, or later where that would take too long
+	Looked      int64    `json:"looked"` // messages of the account that the shares are made of
+	Mailboxes   []Share  `json:"mailboxes"`
+	Directories []Share  `json:"directories"`
+	Subjects    []Share  `json:"subjects"`
+	ClientIPs   []Share  `json:"client_ips"`
+	Scripts     []Share  `json:"scripts"`
+	History     []Bucket `json:"history"` // an hour each
+}
+
+// Effective is one trigger as it is in force for somebody, each value with its origin
+// ("default", "file", "database, by root", "package gold (file)").
+type Effective struct {
+	Trigger string            `json:"trigger"`
+	Watch   string            `json:"watch"`
+	Count   string            `json:"count"`
+	Max     int64             `json:"max"`
+	Per     Period            `json:"per"`
+	Verdict string            `json:"verdict"`
+	Release string            `json:"release"`
+	Mode    string            `json:"mode"`
+	Actions []LimitEntry      `json:"actions"`
+	Origin  map[string]string `json:"origin"` // by field: max, per, verdict, release, mode, actions
+}
+
+// Preview is what a change of limits would have done to the mail of the past.
+type Preview struct {
+	Since    Time   `json:"since"`    // as asked for, or later where reading that far back would take too long
+	Messages int64  `json:"messages"` // decisions looked at
+	Stopped  int64  `json:"stopped"`  // messages that the change would have stopped
+	Accounts int64  `json:"accounts"` // of so many accounts
+	Now      int64  `json:"now"`      // messages that the rules in force would have stopped
+	Text     string `json:"text"`     // "Over the last 7 days this would have stopped 14 messages of 3 accounts; …"
+	// Observed are messages that the change would have reported and let pass, because the
+	// trigger only observes.
+	Observed int64           `json:"observed"`
+	Items    []PreviewSender `json:"items"` // the accounts with the most, at most 20
+}
+
+// PreviewSender is one account whose messages a change would have stopped, or reported.
+type PreviewSender struct {
+	Account string `json:"account"`
+	Stopped int64  `json:"stopped"` // of an observing trigger: what it would have reported
+	FirstAt Time   `json:"first_at"`
+}
+
+// Setting is one setting that can be changed while the daemon runs.
+type Setting struct {
+	Key     string   `json:"key"`   // as in osm.toml: "checking", "held.keep"
+	Value   string   `json:"value"` // in force
+	Default string   `json:"default"`
+	Kind    string   `json:"kind"` // bool, duration, size, number, rate, choice
+	Choices []string `json:"choices,omitempty"`
+	Origin  string   `json:"origin"` // default, file, or database with who
+	Text    string   `json:"text"`   // what it does, one sentence
+	By      string   `json:"by,omitempty"`
+	At      Time     `json:"at"`
+	Reason  string   `json:"reason,omitempty"`
+}
+
+// LoginLink is a one-time way into the page on a host without WHM.
+type LoginLink struct {
+	Token     string `json:"token"`
+	ExpiresAt Time   `json:"expires_at"`
+	User      string `json:"user"`
+	Role      Role   `json:"role"`
+	Reseller  string `json:"reseller,omitempty"`
+}

@@ -14,6 +14,18 @@ import (
 	store "osm/sql"
 )
 
+// What the audit calls the changes that can be taken back.
+const (
+	didSetLimit     = "limit set"
+	didRemoveLimit  = "limit remove"
+	didHold         = "hold put"
+	didEndHold      = "hold release"
+	didExempt       = "exempt add"
+	didRemoveExempt = "exempt remove"
+	didSet          = "setting set"
+	didUnset        = "setting unset"
+)
+
 // Noted is the last change that was made with a context of [Noting].
 type Noted struct{ id atomic.Int64 }
 
@@ -51,6 +63,7 @@ func (s *Service) inForce(ctx context.Context) error {
 	if err := s.o.Changed(ctx); err != nil {
 		return fmt.Errorf("the change is stored, but could not be put in force: %w", err)
 	}
+	s.nearest.forget()
 	s.o.Kick()
 	return nil
 }
@@ -146,7 +159,7 @@ func (s *Service) PutHold(ctx context.Context, a Actor, in Hold) (Hold, error) {
 		return Hold{}, found(err, "", "no hold")
 	}
 	out := holdRow(&h)
-	s.audited(ctx, a, "hold put", held(&h), "", compact(out), "")
+	s.audited(ctx, a, didHold, held(&h), "", compact(out), "")
 	return out, s.inForce(ctx)
 }
 
@@ -174,24 +187,40 @@ func (s *Service) readHold(a Actor, in *Hold) (policy.Hold, error) {
 	if h.Provenance.Reason, err = reasonLine(in.Reason); err != nil {
 		return h, err
 	}
-	s.complete(h.Scope, &h.Account, &h.Value)
-	return h, nil
+	s.complete(a, h.Scope, &h.Account, &h.Value)
+	return h, s.ownMailbox(a, &h)
+}
+
+// ownMailbox refuses a reseller a hold on a mailbox of somebody else: such a hold is found
+// by the mailbox alone, whatever account stands beside it.
+func (s *Service) ownMailbox(a Actor, h *policy.Hold) error {
+	if a.Role == Operator || h.Scope != policy.ScopeMailbox {
+		return nil
+	}
+	_, domain, _ := strings.Cut(h.Value, "@")
+	if owner, ok := s.ownerOfDomain(a, domain); !ok || owner.Name != h.Account {
+		return noMailbox(h.Value)
+	}
+	return nil
+}
+
+func noMailbox(name string) error {
+	return notFound("osmctl accounts finds an account by its mailbox", "no account has the mailbox %.80q", name)
 }
 
 // complete brings what a hold or exemption matches into the form that is compared, and
 // fills in the account where the panel's maps tell it.
-func (s *Service) complete(scope policy.Scope, account, value *string) {
-	m := s.o.Accounts()
+func (s *Service) complete(a Actor, scope policy.Scope, account, value *string) {
 	switch scope {
 	case policy.ScopeMailbox:
 		*value = strings.ToLower(*value)
 		if _, domain, ok := strings.Cut(*value, "@"); ok && *account == "" {
-			if owner, ok := m.ByDomain(domain); ok {
+			if owner, ok := s.ownerOfDomain(a, domain); ok {
 				*account = owner.Name
 			}
 		}
 	case policy.ScopeDirectory:
-		if owner, ok := m.ByPath(*value); ok && *account == "" {
+		if owner, ok := s.ownerOfPath(a, *value); ok && *account == "" {
 			*account = owner.Name
 		}
 	case policy.ScopeSubject:
@@ -204,11 +233,11 @@ func (s *Service) complete(scope policy.Scope, account, value *string) {
 // EndHold ends a standing hold. A reseller may end those that he put himself.
 func (s *Service) EndHold(ctx context.Context, a Actor, id int64, reason string) (Hold, error) {
 	h, err := s.o.Store.Hold(ctx, id)
+	if err == nil && !s.visible(a, h.Account) {
+		err = store.ErrNotFound
+	}
 	if err != nil {
 		return Hold{}, found(err, "osmctl hold list shows those that stand", "there is no hold %d", id)
-	}
-	if err := s.mayAccount(a, h.Account); err != nil {
-		return Hold{}, err
 	}
 	if a.Role != Operator && (h.Trigger != "" || h.Provenance.By != a.Name) {
 		return Hold{}, forbidden("hold %d was put by %s, and only an operator may end it", id, orNothing(h.Provenance.By, "osm itself"))
@@ -222,7 +251,7 @@ func (s *Service) EndHold(ctx context.Context, a Actor, id int64, reason string)
 	}
 	out := holdRow(&h.Hold)
 	s.o.Released(h.Hold)
-	s.audited(ctx, a, "hold release", held(&h.Hold), compact(out), "ended", reason)
+	s.audited(ctx, a, didEndHold, held(&h.Hold), compact(out), "ended", reason)
 	return out, s.inForce(ctx)
 }
 
@@ -287,4 +316,10 @@ func (s *Service) usedOf(trigger, key string) string {
 		}
 	}
 	return ""
+}
+
+// domainOf is the domain of a mailbox.
+func domainOf(mailbox string) string {
+	_, domain, _ := strings.Cut(mailbox, "@")
+	return domain
 }

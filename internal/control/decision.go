@@ -42,11 +42,15 @@ func overOf(o *policy.Over) store.Over {
 // usageRows are counters as the API shows them.
 func usageRows(list []policy.Usage) []Usage {
 	out := make([]Usage, 0, len(list))
-	for _, u := range list {
-		out = append(out, Usage{Trigger: u.Trigger, Watch: u.Watch.String(), Key: u.Key, Mode: u.Mode.String(), Used: u.Used, Max: u.Max,
-			Per: Period(u.Per), Count: u.Count.String(), FreeAt: Time{Time: u.FreeAt}, Origin: u.Origin})
+	for i := range list {
+		out = append(out, usageRow(&list[i]))
 	}
 	return out
+}
+
+func usageRow(u *policy.Usage) Usage {
+	return Usage{Trigger: u.Trigger, Watch: u.Watch.String(), Key: u.Key, Mode: u.Mode.String(), Used: u.Used, Max: u.Max,
+		Per: Period(u.Per), Count: u.Count.String(), FreeAt: Time{Time: u.FreeAt}, Origin: u.Origin}
 }
 
 // placed fills in where an account stands in the panel: limits are inherited from there.

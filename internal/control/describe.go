@@ -15,7 +15,12 @@ const maxDescribed = 10_000
 // Describe says what would happen now to a message that somebody describes. Nothing is
 // sent and nothing is counted.
 func (s *Service) Describe(ctx context.Context, a Actor, d Describe) (Explanation, error) {
-	id, err := s.describedSender(&d)
+	if d.Account != "" {
+		if err := s.mayAccount(a, d.Account); err != nil {
+			return Explanation{}, err
+		}
+	}
+	id, err := s.describedSender(a, &d)
 	if err != nil {
 		return Explanation{}, err
 	}
@@ -53,7 +58,7 @@ func (s *Service) Describe(ctx context.Context, a Actor, d Describe) (Explanatio
 	x.Why, x.Next, x.Command = st.why(), st.next(), st.command()
 	if dec.Verdict != policy.Accept && st.over != nil {
 		s.upToDate(ctx)
-		if x.FilledBy, err = s.filledBy(ctx, &live, st.over, s.o.Clock().Wall); err != nil {
+		if x.FilledBy, err = s.filledBy(ctx, a, &live, st.over, s.o.Clock().Wall); err != nil {
 			return Explanation{}, err
 		}
 	}
@@ -61,9 +66,8 @@ func (s *Service) Describe(ctx context.Context, a Actor, d Describe) (Explanatio
 }
 
 // describedSender makes an identity of what was described, filling in what follows from
-// the rest.
-func (s *Service) describedSender(d *Describe) (policy.Identity, error) {
-	m := s.o.Accounts()
+// the rest. An account that the actor may not see follows from nothing.
+func (s *Service) describedSender(a Actor, d *Describe) (policy.Identity, error) {
 	id := policy.Identity{Account: d.Account, Mailbox: strings.ToLower(d.Mailbox), Basis: "described"}
 	source, known := policy.ParseSource(d.Source)
 	switch {
@@ -80,7 +84,7 @@ func (s *Service) describedSender(d *Describe) (policy.Identity, error) {
 	}
 	if id.Mailbox != "" {
 		_, domain, _ := strings.Cut(id.Mailbox, "@")
-		owner, ok := m.ByDomain(domain)
+		owner, ok := s.ownerOfDomain(a, domain)
 		switch {
 		case ok && id.Account == "":
 			id.Account = owner.Name
@@ -93,7 +97,7 @@ func (s *Service) describedSender(d *Describe) (policy.Identity, error) {
 			return id, badRequest("working_directory must be an absolute path")
 		}
 		id.Directory = path.Clean(d.Directory)
-		if owner, ok := m.ByPath(id.Directory); ok && id.Account == "" {
+		if owner, ok := s.ownerOfPath(a, id.Directory); ok && id.Account == "" {
 			id.Account = owner.Name
 		}
 	}

@@ -18,11 +18,8 @@ const shownFilling = 20
 // Explain says why a message was decided as it was, by its reference or Exim's message
 // id; a message id that a person copied with Exim's log around it is found too.
 func (s *Service) Explain(ctx context.Context, a Actor, ref string) (Explanation, error) {
-	d, err := s.decision(ctx, ref)
+	d, err := s.decision(ctx, a, ref)
 	if err != nil {
-		return Explanation{}, err
-	}
-	if err := s.mayAccount(a, d.Account); err != nil {
 		return Explanation{}, err
 	}
 	x := Explanation{Decision: &d, Usage: []Usage{}, FilledBy: []Decision{}}
@@ -44,8 +41,11 @@ func (s *Service) Explain(ctx context.Context, a Actor, ref string) (Explanation
 	if x.Event, err = s.eventOf(ctx, &d, st.over); err != nil {
 		return Explanation{}, err
 	}
+	if x.Event != nil && !s.visible(a, x.Event.Account) {
+		x.Event = nil
+	}
 	if st.over != nil {
-		if x.FilledBy, err = s.filledBy(ctx, &d, st.over, d.At.Time); err != nil {
+		if x.FilledBy, err = s.filledBy(ctx, a, &d, st.over, d.At.Time); err != nil {
 			return Explanation{}, err
 		}
 	}
@@ -78,8 +78,9 @@ func decider(d *Decision) *store.Over {
 	return nil
 }
 
-// decision finds a stored decision by what people have in hand.
-func (s *Service) decision(ctx context.Context, ref string) (Decision, error) {
+// decision finds a stored decision by what people have in hand. One that the actor may not
+// see is not found.
+func (s *Service) decision(ctx context.Context, a Actor, ref string) (Decision, error) {
 	const hint = "decisions are kept for store.keep_decisions; references have 8 characters, message ids 16 or 23"
 	ref = strings.Trim(strings.TrimSpace(ref), "<>()[]\"',;")
 	ref = strings.TrimPrefix(ref, "ref=")
@@ -93,6 +94,9 @@ func (s *Service) decision(ctx context.Context, ref string) (Decision, error) {
 	}
 	s.upToDate(ctx)
 	d, err := find(ctx, ref)
+	if err == nil && !s.visible(a, d.Account) {
+		d, err = Decision{}, store.ErrNotFound
+	}
 	return d, found(err, hint, "no message is known as %.40q", ref)
 }
 
@@ -106,8 +110,9 @@ func (s *Service) upToDate(ctx context.Context) {
 	}
 }
 
-// filledBy lists the messages that were in the window of the limit that decided.
-func (s *Service) filledBy(ctx context.Context, d *Decision, o *store.Over, at time.Time) ([]Decision, error) {
+// filledBy lists the messages that were in the window of the limit that decided, as far as
+// the actor may see them: accounts can share an address.
+func (s *Service) filledBy(ctx context.Context, a Actor, d *Decision, o *store.Over, at time.Time) ([]Decision, error) {
 	watch, ok := policy.ParseWatch(o.Watch)
 	if !ok {
 		return []Decision{}, nil
@@ -124,8 +129,16 @@ func (s *Service) filledBy(ctx context.Context, d *Decision, o *store.Over, at t
 	if errors.Is(err, context.DeadlineExceeded) {
 		return []Decision{}, nil // the explanation is worth more than its evidence
 	}
-	if list == nil {
-		list = []Decision{}
+	return s.seen(a, list), found(err, "", "no messages")
+}
+
+// seen are the messages that the actor may see.
+func (s *Service) seen(a Actor, list []Decision) []Decision {
+	out := []Decision{}
+	for i := range list {
+		if s.visible(a, list[i].Account) {
+			out = append(out, list[i])
+		}
 	}
-	return list, found(err, "", "no messages")
+	return out
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strconv"
 	"strings"
 
 	"osm/actions"
@@ -26,17 +25,14 @@ func (s *Service) Held(ctx context.Context, a Actor, q Selection, p Page) (List[
 	if _, known := store.ParseState(q.State); q.State != "" && q.State != "all" && !known {
 		return List[HeldMessage]{}, badRequest("state is %.40q: it is held, releasing, discarding, released, discarded, gone, expired or all", q.State)
 	}
-	return visiblePage(a, p, func(h HeldMessage) bool { return s.visible(a, h.Account) }, func(h HeldMessage) string { return strconv.FormatUint(h.Seq, 10) },
-		func(limit int, after string) ([]HeldMessage, string, error) {
-			f := q.filter()
-			f.State, f.Limit, f.After = q.State, limit, after
-			list, next, err := s.o.Store.HeldList(ctx, f)
-			out := make([]HeldMessage, 0, len(list))
-			for _, h := range list {
-				out = append(out, HeldMessage{Held: h})
-			}
-			return out, next, found(err, "", "no held mail")
-		})
+	f := q.filter()
+	f.Accounts, f.State, f.Limit, f.After = s.ownAccounts(a), q.State, p.Limit, p.After
+	list, next, err := s.o.Store.HeldList(ctx, f)
+	out := make([]HeldMessage, 0, len(list))
+	for _, h := range list {
+		out = append(out, HeldMessage{Held: h})
+	}
+	return List[HeldMessage]{Items: out, Next: next}, found(err, "", "no held mail")
 }
 
 func (q *Selection) filter() store.HeldFilter {
@@ -45,11 +41,8 @@ func (q *Selection) filter() store.HeldFilter {
 
 // HeldMessage finds one held message, with its headers while it is in the queue.
 func (s *Service) HeldMessage(ctx context.Context, a Actor, ref string) (HeldMessage, error) {
-	h, err := s.heldByName(ctx, ref)
+	h, err := s.heldByName(ctx, a, ref)
 	if err != nil {
-		return HeldMessage{}, err
-	}
-	if err := s.mayAccount(a, h.Account); err != nil {
 		return HeldMessage{}, err
 	}
 	out := HeldMessage{Held: h}
@@ -64,16 +57,21 @@ func (s *Service) HeldMessage(ctx context.Context, a Actor, ref string) (HeldMes
 	return out, nil
 }
 
-// heldByName finds a held message by its reference or Exim's message id.
-func (s *Service) heldByName(ctx context.Context, name string) (store.Held, error) {
-	const hint = "osmctl held list --state all lists them"
+// heldByName finds a held message by its reference or Exim's message id. One that the actor
+// may not see is not found.
+func (s *Service) heldByName(ctx context.Context, a Actor, name string) (h store.Held, err error) {
+	what := "reference"
 	name = strings.TrimPrefix(strings.TrimSpace(name), "ref=")
 	if actions.ValidMessageID(name) {
-		h, err := s.o.Store.HeldByMessageID(ctx, name)
-		return h, found(err, hint, "no held message has the id %s", name)
+		what = "id"
+		h, err = s.o.Store.HeldByMessageID(ctx, name)
+	} else {
+		h, err = s.o.Store.HeldByRef(ctx, strings.ToLower(name))
 	}
-	h, err := s.o.Store.HeldByRef(ctx, strings.ToLower(name))
-	return h, found(err, hint, "no held message has the reference %.40q", name)
+	if err == nil && !s.visible(a, h.Account) {
+		err = store.ErrNotFound
+	}
+	return h, found(err, "osmctl held list --state all lists them", "no held message has the %s %.40q", what, name)
 }
 
 // heldOf is what the register says of a frozen message; nil if it does not know it.
@@ -202,17 +200,13 @@ func (s *Service) selected(ctx context.Context, a Actor, q *Selection) ([]store.
 	}
 	var out []store.Held
 	f := q.filter()
-	f.State, f.Limit = store.StateHeld.String(), maxLimit
+	f.Accounts, f.State, f.Limit = s.ownAccounts(a), store.StateHeld.String(), maxLimit
 	for {
 		list, next, err := s.o.Store.HeldList(ctx, f)
 		if err != nil {
 			return nil, found(err, "", "no held mail")
 		}
-		for _, h := range list {
-			if s.visible(a, h.Account) {
-				out = append(out, h)
-			}
-		}
+		out = append(out, list...)
 		if len(out) > maxSettled {
 			return nil, invalid("name an account, a Subject or a trigger too", "more than %s messages match: too many for one request", decimal(maxSettled))
 		}
@@ -229,11 +223,8 @@ func (s *Service) selectedByRef(ctx context.Context, a Actor, q *Selection) ([]s
 	var out []store.Held
 	seen := map[uint64]bool{}
 	for _, ref := range q.Refs {
-		h, err := s.heldByName(ctx, ref)
+		h, err := s.heldByName(ctx, a, ref)
 		if err != nil {
-			return nil, err
-		}
-		if err := s.mayAccount(a, h.Account); err != nil {
 			return nil, err
 		}
 		key, _ := policy.FoldSubject(q.Subject)

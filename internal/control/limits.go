@@ -65,8 +65,8 @@ func (s *Service) mayOverride(a Actor, o *policy.Override) bool {
 		return s.visible(a, o.Name)
 	case o.Level == policy.LevelMailbox:
 		_, domain, _ := strings.Cut(o.Name, "@")
-		owner, ok := s.o.Accounts().ByDomain(domain)
-		return ok && s.visible(a, owner.Name)
+		_, ok := s.ownerOfDomain(a, domain)
+		return ok
 	}
 	return false
 }
@@ -74,41 +74,73 @@ func (s *Service) mayOverride(a Actor, o *policy.Override) bool {
 // SetLimit sets a limit. What is null stays as it was set before for the same level,
 // name and trigger, or is inherited.
 func (s *Service) SetLimit(ctx context.Context, a Actor, in Limit) (Limit, error) {
-	o, err := s.readLimit(a, &in)
+	o, before, err := s.planLimit(ctx, a, &in)
 	if err != nil {
 		return Limit{}, err
-	}
-	if !s.mayOverride(a, &o) || (a.Role != Operator && o.Level < policy.LevelAccount) {
-		return Limit{}, forbidden("%s %.80s is none of your accounts or mailboxes", o.Level, o.Name)
-	}
-	stored, err := s.o.Store.Overrides(ctx)
-	if err != nil {
-		return Limit{}, found(err, "", "no limits")
 	}
 	old := ""
-	for i := range stored {
-		if before := &stored[i]; before.Level == o.Level && before.Name == o.Name && before.Trigger == o.Trigger {
-			o.ID, old = before.ID, compact(limitRow(before))
-			if before.Until.IsZero() || before.Until.After(s.o.Clock().Wall) {
-				inherit(&o, before)
-			}
-		}
-	}
-	if err := s.withinReseller(a, &o, stored); err != nil {
-		return Limit{}, err
-	}
-	if err := refused("the limit", policy.ValidateOverride(&o, s.o.Engine.Rules().Triggers)); err != nil {
-		return Limit{}, err
-	}
-	if o.Per != nil && *o.Per > s.o.Config().Store.KeepDecisions {
-		return Limit{}, invalid("raise store.keep_decisions in osm.toml first", "per is longer than decisions are kept (store.keep_decisions)")
+	if before != nil {
+		old = compact(limitRow(before))
 	}
 	if o.ID, err = s.o.Store.PutOverride(ctx, o); err != nil {
 		return Limit{}, found(err, "", "no limit")
 	}
 	out := limitRow(&o)
-	s.audited(ctx, a, "limit set", limitTarget(&o), old, compact(out), "")
+	s.audited(ctx, a, didSetLimit, limitTarget(&o), old, compact(out), "")
 	return out, s.inForce(ctx)
+}
+
+// planLimit makes an override of what is to be set, as far as the actor may; before is the
+// one that it replaces, nil for none.
+func (s *Service) planLimit(ctx context.Context, a Actor, in *Limit) (o policy.Override, before *policy.Override, err error) {
+	if o, err = s.readLimit(a, in); err != nil {
+		return o, nil, err
+	}
+	if err := s.mayLimit(a, &o); err != nil {
+		return o, nil, err
+	}
+	stored, err := s.o.Store.Overrides(ctx)
+	if err != nil {
+		return o, nil, found(err, "", "no limits")
+	}
+	for i := range stored {
+		if b := &stored[i]; b.Level == o.Level && b.Name == o.Name && b.Trigger == o.Trigger {
+			o.ID, before = b.ID, b
+			if b.Until.IsZero() || b.Until.After(s.o.Clock().Wall) {
+				inherit(&o, b)
+			}
+		}
+	}
+	return o, before, s.validLimit(a, &o, stored)
+}
+
+// mayLimit refuses a limit for somebody whom the actor may not set one for.
+func (s *Service) mayLimit(a Actor, o *policy.Override) error {
+	switch {
+	case a.Role == Operator:
+		return nil
+	case o.Level < policy.LevelAccount:
+		return forbidden("only an operator may set limits of the server, of packages and of resellers")
+	case !s.mayOverride(a, o) && o.Level == policy.LevelMailbox:
+		return noMailbox(o.Name)
+	case !s.mayOverride(a, o):
+		return noAccount(o.Name)
+	}
+	return nil
+}
+
+// validLimit refuses a limit that cannot be so.
+func (s *Service) validLimit(a Actor, o *policy.Override, stored []policy.Override) error {
+	if err := s.withinReseller(a, o, stored); err != nil {
+		return err
+	}
+	if err := refused("the limit", policy.ValidateOverride(o, s.o.Engine.Rules().Triggers)); err != nil {
+		return err
+	}
+	if o.Per != nil && *o.Per > s.o.Config().Store.KeepDecisions {
+		return invalid("raise store.keep_decisions first", "per is longer than decisions are kept (store.keep_decisions)")
+	}
+	return nil
 }
 
 func limitTarget(o *policy.Override) string {
@@ -236,24 +268,33 @@ func (s *Service) RemoveLimit(ctx context.Context, a Actor, id int64, reason str
 	if err != nil {
 		return Limit{}, err
 	}
-	stored, err := s.o.Store.Overrides(ctx)
+	o, err := s.removable(ctx, a, id)
 	if err != nil {
-		return Limit{}, found(err, "", "no limits")
-	}
-	i := slices.IndexFunc(stored, func(o policy.Override) bool { return o.ID == id })
-	if i < 0 || !s.mayOverride(a, &stored[i]) {
-		return Limit{}, notFound("osmctl limit show lists them; one of the file is removed in osm.toml", "there is no limit %d in the database", id)
-	}
-	o := &stored[i]
-	if a.Role != Operator && (o.Level < policy.LevelAccount || o.Provenance.By != a.Name) {
-		return Limit{}, forbidden("limit %d was set by %s, and only an operator may remove it", id, orNothing(o.Provenance.By, "an operator"))
+		return Limit{}, err
 	}
 	if err := s.o.Store.DeleteOverride(ctx, id); err != nil {
 		return Limit{}, found(err, "", "limit %d has been removed already", id)
 	}
 	out := limitRow(o)
-	s.audited(ctx, a, "limit remove", limitTarget(o), compact(out), "removed", reason)
+	s.audited(ctx, a, didRemoveLimit, limitTarget(o), compact(out), "removed", reason)
 	return out, s.inForce(ctx)
+}
+
+// removable finds a limit that the actor may remove.
+func (s *Service) removable(ctx context.Context, a Actor, id int64) (*policy.Override, error) {
+	stored, err := s.o.Store.Overrides(ctx)
+	if err != nil {
+		return nil, found(err, "", "no limits")
+	}
+	i := slices.IndexFunc(stored, func(o policy.Override) bool { return o.ID == id })
+	if i < 0 || !s.mayOverride(a, &stored[i]) {
+		return nil, notFound("osmctl limit show lists them; one of the file is removed in osm.toml", "there is no limit %d in the database", id)
+	}
+	o := &stored[i]
+	if a.Role != Operator && (o.Level < policy.LevelAccount || o.Provenance.By != a.Name) {
+		return nil, forbidden("limit %d was set by %s, and only an operator may remove it", id, orNothing(o.Provenance.By, "an operator"))
+	}
+	return o, nil
 }
 
 // Exemptions lists the exemptions of file and database, with how often each was used.
@@ -314,7 +355,7 @@ func (s *Service) AddExemption(ctx context.Context, a Actor, in Exemption) (Exem
 	if e.Provenance.Reason, err = reasonLine(in.Reason); err != nil {
 		return Exemption{}, err
 	}
-	s.complete(scope, &e.Account, &e.Value)
+	s.complete(a, scope, &e.Account, &e.Value)
 	if err := refused("the exemption", policy.ValidateExemption(&e, s.o.Engine.Rules().Triggers)); err != nil {
 		return Exemption{}, err
 	}
@@ -322,7 +363,7 @@ func (s *Service) AddExemption(ctx context.Context, a Actor, in Exemption) (Exem
 		return Exemption{}, found(err, "", "no exemption")
 	}
 	out := exemptionRow(&e, 0)
-	s.audited(ctx, a, "exempt add", exemptTarget(&e), "", compact(out), "")
+	s.audited(ctx, a, didExempt, exemptTarget(&e), "", compact(out), "")
 	return out, s.inForce(ctx)
 }
 
@@ -355,7 +396,7 @@ func (s *Service) RemoveExemption(ctx context.Context, a Actor, id int64, reason
 			return Exemption{}, found(err, "", "exemption %d has been removed already", id)
 		}
 		out := exemptionRow(&e.Exemption, e.Hits)
-		s.audited(ctx, a, "exempt remove", exemptTarget(&e.Exemption), compact(out), "removed", reason)
+		s.audited(ctx, a, didRemoveExempt, exemptTarget(&e.Exemption), compact(out), "removed", reason)
 		return out, s.inForce(ctx)
 	}
 	return Exemption{}, notFound("osmctl exempt list lists them; one of the file is removed in osm.toml", "there is no exemption %d in the database", id)

@@ -25,21 +25,11 @@ func (s *Service) Top(ctx context.Context, a Actor, since time.Time, by string, 
 	if since.IsZero() {
 		since = s.o.Clock().Wall.Add(-topSince)
 	}
-	limit := p.Limit
-	if a.Role != Operator {
-		limit = maxLimit
-	}
-	top, err := s.o.Store.Top(ctx, since, by, limit)
+	top, err := s.o.Store.TopOf(ctx, s.ownAccounts(a), since, by, p.Limit)
 	if err != nil {
 		return List[Top]{}, found(err, "", "no senders")
 	}
-	l := List[Top]{Items: []Top{}}
-	for _, t := range top.Items {
-		if len(l.Items) < p.Limit && s.visible(a, t.Account) {
-			l.Items = append(l.Items, t)
-		}
-	}
-	return l, nil
+	return List[Top]{Items: top.Items}, nil
 }
 
 // Usage lists the counters of an account; of (unknown) those of its sub-keys too.
@@ -72,42 +62,6 @@ func numbered[T any](all []T, p Page) (List[T], error) {
 	return l, nil
 }
 
-// maxFiltered is how many pages of a whole list are looked through for what an actor may
-// see.
-const maxFiltered = 20
-
-// visiblePage fills a page with what the actor may see.
-func visiblePage[T any](a Actor, p Page, visible func(T) bool, id func(T) string, fetch func(limit int, after string) ([]T, string, error)) (List[T], error) {
-	l := List[T]{Items: []T{}, Next: p.After}
-	for range maxFiltered {
-		limit := p.Limit
-		if a.Role != Operator {
-			limit = maxLimit
-		}
-		items, next, err := fetch(limit, l.Next)
-		if err != nil {
-			return List[T]{}, err
-		}
-		l.Next = next
-		for i, v := range items {
-			if !visible(v) {
-				continue
-			}
-			l.Items = append(l.Items, v)
-			if len(l.Items) == p.Limit {
-				if i < len(items)-1 || next != "" {
-					l.Next = id(v)
-				}
-				return l, nil
-			}
-		}
-		if next == "" {
-			break
-		}
-	}
-	return l, nil
-}
-
 // Events lists who went over, the newest first.
 func (s *Service) Events(ctx context.Context, a Actor, f EventFilter, p Page) (List[Event], error) {
 	if f.Account != "" {
@@ -118,11 +72,9 @@ func (s *Service) Events(ctx context.Context, a Actor, f EventFilter, p Page) (L
 	if err := pageMark(p); err != nil {
 		return List[Event]{}, err
 	}
-	return visiblePage(a, p, func(e Event) bool { return s.visible(a, e.Account) }, func(e Event) string { return strconv.FormatInt(e.ID, 10) },
-		func(limit int, after string) ([]Event, string, error) {
-			list, next, err := s.o.Store.Events(ctx, store.EventFilter{Since: f.Since, Account: f.Account, Trigger: f.Trigger, OpenOnly: f.OpenOnly, Limit: limit, After: after})
-			return list, next, found(err, "", "no events")
-		})
+	list, next, err := s.o.Store.Events(ctx, store.EventFilter{Since: f.Since, Account: f.Account, Accounts: s.ownAccounts(a), Trigger: f.Trigger, OpenOnly: f.OpenOnly,
+		Limit: p.Limit, After: p.After})
+	return List[Event]{Items: list, Next: next}, found(err, "", "no events")
 }
 
 // pageMark checks that after is a number, as all marks of the store are.
@@ -140,12 +92,13 @@ func pageMark(p Page) error {
 // in common.
 func (s *Service) Event(ctx context.Context, a Actor, id int64) (Event, error) {
 	e, err := s.o.Store.Event(ctx, id)
+	if err == nil && !s.visible(a, e.Account) {
+		err = store.ErrNotFound
+	}
 	if err != nil {
 		return Event{}, found(err, "osmctl events lists them", "there is no event %d", id)
 	}
-	if err := s.mayAccount(a, e.Account); err != nil {
-		return Event{}, err
-	}
+	e.Messages = s.seen(a, e.Messages) // accounts can share an address
 	e.Evidence = evidence(e.Messages)
 	return e, nil
 }
@@ -224,5 +177,16 @@ func (s *Service) Audit(ctx context.Context, a Actor, since time.Time, p Page) (
 		return List[AuditEntry]{}, err
 	}
 	list, next, err := s.o.Store.AuditList(ctx, since, p.Limit, p.After)
-	return List[AuditEntry]{Items: list, Next: next}, found(err, "", "no changes")
+	if err != nil {
+		return List[AuditEntry]{}, found(err, "", "no changes")
+	}
+	now := s.standing()
+	for i := range list {
+		back, err := now.back(ctx, &list[i])
+		if err != nil {
+			return List[AuditEntry]{}, err
+		}
+		list[i].Undo = back.text
+	}
+	return List[AuditEntry]{Items: list, Next: next}, nil
 }

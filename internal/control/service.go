@@ -5,6 +5,8 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"osm/actions"
@@ -23,7 +25,7 @@ type Options struct {
 	Clock     func() policy.Moment
 	Log       *slog.Logger
 	Accounts  func() *policy.AccountMap
-	Config    func() config.Config // what is in force, without the database
+	Config    func() config.Config // what is in force: the file's with the database's settings, without its limits
 	State     func() State         // what only the daemon knows
 	Metrics   http.Handler         // nil: no figures
 	Zone      *time.Location       // of the times in sentences for people; nil = the server's own
@@ -61,8 +63,13 @@ type State struct {
 // Service is every operation of the control API as a method, the actor first. What an
 // actor may see and change is decided here and nowhere else.
 type Service struct {
-	o     Options
-	tails tails
+	o       Options
+	tails   tails
+	dir     atomic.Pointer[directory]
+	nearest nearCache
+	links   loginLinks
+	rehears chan struct{} // holds the one preview that runs
+	undoing sync.Mutex    // one change is taken back at a time
 }
 
 // NewService returns the operations. Engine, Store, Clock, Log, Accounts, Config and
@@ -87,7 +94,7 @@ func NewService(o Options) (*Service, error) {
 		o.Kick = func() {}
 	}
 	o.Log = o.Log.With("component", "control")
-	return &Service{o: o}, nil
+	return &Service{o: o, rehears: make(chan struct{}, 1)}, nil
 }
 
 // operatorOnly refuses everybody else.
@@ -107,13 +114,35 @@ func (s *Service) visible(a Actor, account string) bool {
 	return a.Role == Reseller && a.Reseller != "" && ok && !owner.System && owner.Reseller == a.Reseller
 }
 
-// mayAccount refuses an account that the actor may not see. It does not tell whether
-// there is such an account.
+// mayAccount refuses an account that the actor may not see, in the words that tell that
+// there is none: whoever asks must not learn which names exist.
 func (s *Service) mayAccount(a Actor, account string) error {
 	if s.visible(a, account) {
 		return nil
 	}
-	return forbidden("%.80q is none of your accounts", account)
+	return noAccount(account)
+}
+
+func noAccount(name string) error {
+	return notFound("osmctl accounts lists them", "there is no account %.80q", name)
+}
+
+// ownerOfDomain and ownerOfPath are the panel's word on whose something is, as far as the
+// actor may know it.
+func (s *Service) ownerOfDomain(a Actor, domain string) (policy.Account, bool) {
+	owner, ok := s.o.Accounts().ByDomain(domain)
+	if !ok || !s.visible(a, owner.Name) {
+		return policy.Account{}, false
+	}
+	return owner, true
+}
+
+func (s *Service) ownerOfPath(a Actor, clean string) (policy.Account, bool) {
+	owner, ok := s.o.Accounts().ByPath(clean)
+	if !ok || !s.visible(a, owner.Name) {
+		return policy.Account{}, false
+	}
+	return owner, true
 }
 
 // found makes an error of the store fit for the API.

@@ -354,9 +354,16 @@ func TestAResellerSeesAndSetsOnlyWhatIsHis(t *testing.T) {
 	_, refusedHold := s.PutHold(ctx, bob(), control.Hold{Scope: "account", Account: "blog"})
 	_, refusedConfig := s.Config(ctx, bob())
 	_, refusedAudit := s.Audit(ctx, bob(), time.Time{}, page)
-	for name, err := range map[string]error{"held of another": refusedTail, "usage of another": refusedUsage, "explain another's": refusedExplain, "status": refusedStatus,
-		"release": refusedRelease, "discard another's": refusedDiscard, "more than his own limit": refusedMuch, "switch off": refusedMode, "another's limit": refusedOther,
-		"his own limit": refusedLevel, "a package's limit": refusedPackage, "exempt": refusedExempt, "hold another": refusedHold, "config": refusedConfig, "audit": refusedAudit,
+	for name, err := range map[string]error{"held of another": refusedTail, "usage of another": refusedUsage, "explain another's": refusedExplain,
+		"discard another's": refusedDiscard, "another's limit": refusedOther, "hold another": refusedHold} {
+		var e *control.Error
+		if !errors.As(err, &e) || e.Status != http.StatusNotFound {
+			t.Errorf("%s by a reseller = %v, want 404", name, err)
+		}
+	}
+	for name, err := range map[string]error{"status": refusedStatus,
+		"release": refusedRelease, "more than his own limit": refusedMuch, "switch off": refusedMode,
+		"his own limit": refusedLevel, "a package's limit": refusedPackage, "exempt": refusedExempt, "config": refusedConfig, "audit": refusedAudit,
 		"reset": s.Reset(ctx, bob(), control.ResetRequest{Trigger: "account-hour", Key: "shop"})} {
 		var e *control.Error
 		if !errors.As(err, &e) || e.Status != http.StatusForbidden {

@@ -38,7 +38,8 @@ type Daemon struct {
 
 	mu       sync.Mutex // guards what follows
 	now      policy.Moment
-	cfg      config.Config
+	cfg      config.Config // as the file says
+	inForce  config.Config
 	state    control.State
 	nextMail int
 	kicked   int
@@ -59,6 +60,7 @@ func NewWithPage(t testing.TB, text string, page func(*control.Service) http.Han
 	t.Helper()
 	d := &Daemon{t: t, Dir: t.TempDir(), now: policy.Moment{Wall: Start(), Boot: policy.BootShift}}
 	d.cfg = d.parse(text)
+	d.inForce = d.cfg
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	var err error
 	d.Store, err = store.Open(t.Context(), store.Options{Path: filepath.Join(d.Dir, "osm.db"), Log: log, Now: func() time.Time { return d.Clock().Wall }, BootID: "test"})
@@ -177,14 +179,24 @@ func (d *Daemon) Released() []policy.Hold {
 func (d *Daemon) config() config.Config {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.cfg
+	return d.inForce
 }
 
 func (d *Daemon) reload(ctx context.Context) (string, error) { return "", d.changed(ctx) }
 
 // changed makes the rules of configuration and database.
 func (d *Daemon) changed(ctx context.Context) error {
-	cfg := d.config()
+	stored, err := d.Store.Settings(ctx)
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	cfg, wrong := d.cfg.With(control.StoredSettings(stored))
+	d.inForce = cfg
+	d.mu.Unlock()
+	if len(wrong) > 0 {
+		return wrong
+	}
 	rules := cfg.Rules()
 	overrides, err := d.Store.Overrides(ctx)
 	if err != nil {
