@@ -1,0 +1,130 @@
+package whm
+
+import (
+	"slices"
+	"time"
+
+	"osm/internal/control"
+)
+
+// nowBody is what is going on at this moment.
+type nowBody struct {
+	Status  *control.Status // nil: not for resellers
+	Broken  []namedPart     // what is not connected
+	Well    []namedPart
+	Waiting waiting
+	Near    []control.Near
+	Over    int // of them, how many are full
+	Chart   *chart
+	Stopped []control.Decision
+	Faults  []string // parts of the page that could not be read
+}
+
+// namedPart is a part of the daemon with what to do when it is not connected.
+type namedPart struct {
+	Name string
+	control.Part
+	Hint string
+}
+
+// waiting is how much waits to be looked at.
+type waiting struct {
+	Messages int64
+	More     bool // at least so many
+	Bytes    int64
+	Holds    int
+	Events   int
+}
+
+// nowPage shows first what a person must act on.
+func (c *call) nowPage() error {
+	b := &nowBody{}
+	if c.actor.Role == control.Operator {
+		s, err := c.p.service.Status(c.Context(), c.actor)
+		if err != nil {
+			return err
+		}
+		b.Status = &s
+		b.Broken, b.Well = partsOf(&s)
+		b.Waiting = waiting{Messages: s.Held.Messages, Bytes: s.Held.Bytes, Holds: s.Holds, Events: s.OpenEvents}
+	} else if err := c.waitingOf(&b.Waiting); err != nil {
+		return err
+	}
+	c.nowLists(b)
+	return c.show("now", "now", "Now", b)
+}
+
+// partsOf sorts the daemon's parts: the broken ones apart.
+func partsOf(s *control.Status) (broken, well []namedPart) {
+	for _, p := range []namedPart{
+		{"Exim", s.Exim, "Settings, Check the installation: it names the missing line of Exim's configuration"},
+		{"Database", s.Store, "mail is decided from memory meanwhile; look at the disk that store.path is on"},
+		{"Accounts", s.Accounts.Part, "the maps before stay in force; look at the panel's files"},
+		{"Inspector", s.Inspect, "scripts are told apart by user and directory only; systemctl status osm-inspect"},
+		{"Executor", s.Executor, "held mail cannot be released or removed; systemctl status osm-executor"},
+		{"Connection monitor", s.Monitor, ""},
+	} {
+		if p.OK {
+			well = append(well, p)
+		} else if p.Text != "" || p.Name == "Exim" || p.Name == "Database" {
+			broken = append(broken, p)
+		}
+	}
+	return broken, well
+}
+
+// nowLists fills the lists. One that cannot be read leaves the others as they are: this is
+// the page that people look at when something is broken.
+func (c *call) nowLists(b *nowBody) {
+	near, err := c.p.service.Near(c.Context(), c.actor, control.Page{Limit: shortListed})
+	b.Near = near.Items
+	b.fault(err)
+	b.Over = len(b.Near) - len(slices.DeleteFunc(slices.Clone(b.Near), func(n control.Near) bool { return n.Used >= n.Max }))
+	span, step, n, title := time.Hour, time.Minute, 60, "Messages per minute in the last hour"
+	if c.actor.Role != control.Operator {
+		span, step, n, title = 24*time.Hour, time.Hour, 24, "Messages per hour in the last 24 hours"
+	}
+	from := c.now.Truncate(step).Add(step - span)
+	rates, err := c.p.service.Rates(c.Context(), c.actor, "", from, step)
+	b.fault(err)
+	b.Chart = c.p.newChart("rates", title, rates.Items, from, step, n)
+	stopped, err := c.p.service.Decisions(c.Context(), c.actor, "", "stopped", c.now.Add(-7*24*time.Hour), control.Page{Limit: shortListed})
+	b.Stopped = stopped.Items
+	b.fault(err)
+}
+
+// fault notes what could not be read.
+func (b *nowBody) fault(err error) {
+	if err == nil {
+		return
+	}
+	e := problem(err)
+	text := e.Message
+	if e.Hint != "" {
+		text += " (" + e.Hint + ")"
+	}
+	if !slices.Contains(b.Faults, text) {
+		b.Faults = append(b.Faults, text)
+	}
+}
+
+// waitingOf counts what waits of a reseller's accounts.
+func (c *call) waitingOf(w *waiting) error {
+	held, err := c.p.service.Held(c.Context(), c.actor, control.Selection{}, control.Page{Limit: allListed})
+	if err != nil {
+		return err
+	}
+	for _, h := range held.Items {
+		w.Messages++
+		w.Bytes += h.Size
+	}
+	w.More = held.Next != ""
+	holds, err := c.p.service.Holds(c.Context(), c.actor, "", control.Page{Limit: allListed})
+	if err != nil {
+		return err
+	}
+	w.Holds = len(holds.Items)
+	events, err := c.p.service.Events(c.Context(), c.actor, control.EventFilter{OpenOnly: true}, control.Page{Limit: allListed})
+	w.Events = len(events.Items)
+	return err
+}
