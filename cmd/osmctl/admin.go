@@ -16,15 +16,14 @@ import (
 )
 
 func (e *env) adminCommands() []*cli.Command {
-	return []*cli.Command{
+	return append(e.settingCommands(), []*cli.Command{
 		command("doctor", "", "look at every piece of the installation and name the one that is missing",
 			`Run it as root: some pieces only root can look at. Exit status 1 when something is wrong.`,
 			0, 0, []cli.Flag{configFlag(), &cli.BoolFlag{Name: "all", Aliases: []string{"a"}, Usage: "list what is in order too"}}, e.doctor),
 		command("backup", "FILE", "write a copy of the database while the daemon runs",
 			`The daemon writes it, as its own user: FILE must lie in a folder where it may, such as
 /var/lib/osm, and must not exist yet.`, 1, 1, nil, e.backup),
-		command("audit", "", "list who changed what", "Newest first.", 0, 0,
-			listFlags(&cli.StringFlag{Name: "since", Value: "30d", Usage: "from `D` back: 1h, 24h, 7d, or a date"}), e.audit),
+		e.auditCommand(),
 		{
 			Name: "man", Hidden: true, Usage: "print a manual page: osmctl or osm.toml", ArgsUsage: "[PAGE]", HideHelpCommand: true,
 			OnUsageError: onUsageError,
@@ -42,7 +41,7 @@ func (e *env) adminCommands() []*cli.Command {
 				return err
 			},
 		},
-	}
+	}...)
 }
 
 func (e *env) doctor(c *cli.Context) error {
@@ -155,9 +154,9 @@ func (e *env) audit(c *cli.Context) error {
 		}
 		rows := [][]string{}
 		for _, a := range l.Items {
-			rows = append(rows, []string{e.when(a.At), a.User, a.Role, a.What, a.Target, dash(a.Old), dash(a.New)})
+			rows = append(rows, []string{idText(a.ID), e.when(a.At), a.User, a.Role, a.What, a.Target, dash(a.Old), dash(a.New), dash(a.Undo)})
 		}
-		e.table(columns("at", "by~24", "as", "what", "on~44", "before~40", "after~60"), rows)
+		e.table(columns("^id", "at", "by~24", "as", "what", "on~44", "before~20", "after~28", "undo would~60"), rows)
 		e.more(l.Next)
 	})
 }

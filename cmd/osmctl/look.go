@@ -13,7 +13,7 @@ import (
 )
 
 func (e *env) lookCommands() []*cli.Command {
-	return []*cli.Command{
+	return append(e.senderCommands(), []*cli.Command{
 		command("events", "", "list who went over a limit",
 			`One event is one trigger that went over for one sender; further stopped messages add to it
 until the sender has been below for a whole period. Newest first.`,
@@ -44,7 +44,7 @@ slows mail down. With --json one object a line.`,
 				&cli.StringFlag{Name: "account", Usage: "only of this `ACCOUNT`"},
 				&cli.BoolFlag{Name: "stopped", Usage: "only what was stopped, or would have been"},
 			}, e.tail),
-	}
+	}...)
 }
 
 // since makes what people write ("7d", a date) into what the API takes.
@@ -202,14 +202,7 @@ func (e *env) tail(c *cli.Context) error {
 			e.line("(%s decisions missed: this reader is too slow)", number(int64(l.Missed)))
 		}
 		d := l.Decision
-		what := d.Verdict
-		if d.Trigger != "" {
-			what += " (" + d.Trigger + ")"
-		}
-		if d.Verdict == "accept" && d.Would != "" && d.Would != "accept" {
-			what = "accept (would " + d.Would + ": " + d.Trigger + ")"
-		}
-		e.line("%s  %s  %s  %s  %s  %d rcpt  %s  %s", e.when(d.At), d.Ref, what, d.Account, from(d), d.Recipients, dash(d.EnvelopeSender), cut(d.Subject, 60))
+		e.line("%s  %s  %s  %s  %s  %d rcpt  %s  %s", e.when(d.At), d.Ref, verdictText(d), d.Account, from(d), d.Recipients, dash(d.EnvelopeSender), cut(d.Subject, 60))
 		return nil
 	})
 }

@@ -120,6 +120,18 @@ func TestWhatCommandsPrint(t *testing.T) {
 		{"usage", []string{"usage", "shop"}},
 		{"usage-unknown", []string{"usage", "(unknown)"}},
 		{"usage-json-behind", []string{"usage", "news", "--limit", "1", "--json"}},
+		{"near", []string{"near"}},
+		{"rates", []string{"rates"}},
+		{"rates-account", []string{"rates", "--account", "shop", "--since", "3h", "--step", "1h", "--json"}},
+		{"accounts", []string{"accounts"}},
+		{"accounts-search", []string{"accounts", "info@news.example"}},
+		{"account", []string{"account", "shop"}},
+		{"account-missing", []string{"account", "nobody"}},
+		{"decisions", []string{"decisions", "--verdict", "stopped"}},
+		{"trigger-list", []string{"trigger", "list"}},
+		{"trigger-list-account", []string{"trigger", "list", "--account", "blog"}},
+		{"limit-preview", []string{"limit", "preview", "--account", "shop", "--trigger", "account-hour", "--max", "1"}},
+		{"limit-preview-none", []string{"limit", "preview", "--account", "blog", "--mode", "off"}},
 		{"events", []string{"events", "--since", "1d"}},
 		{"event", []string{"event", "1"}},
 		{"event-missing", []string{"event", "99"}},
@@ -150,11 +162,18 @@ func TestWhatCommandsPrint(t *testing.T) {
 		{"config-show", []string{"config", "show"}},
 		{"config-export", []string{"config", "export"}},
 		{"config-reload", []string{"config", "reload"}},
+		{"settings-set", []string{"settings", "set", "checking", "off", "--reason", "moving the queue"}},
+		{"settings-set-wrong", []string{"settings", "set", "held.keep", "soon"}},
+		{"settings-set-unknown", []string{"settings", "set", "chekcing", "on"}},
+		{"settings-list", []string{"settings", "list"}},
 		{"audit", []string{"audit"}},
+		{"audit-undo", []string{"audit", "undo", "10"}},
+		{"audit-undo-again", []string{"audit", "undo", "10"}},
+		{"settings-unset", []string{"settings", "unset", "checking"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := s.run(c.args...)
-			if c.name == "audit" || c.name == "limit-show" || c.name == "config-show" || strings.HasPrefix(c.name, "exempt") || strings.HasPrefix(c.name, "hold-list") {
+			if c.name == "audit" || strings.HasPrefix(c.name, "settings") || c.name == "limit-show" || c.name == "config-show" || strings.HasPrefix(c.name, "exempt") || strings.HasPrefix(c.name, "hold-list") {
 				got = strings.ReplaceAll(got, byWhom(), "SELF")
 			}
 			for _, r := range got {
@@ -233,6 +252,11 @@ func TestCommandLinesThatAreNotUnderstood(t *testing.T) {
 		{"limit set --server --per soon", "--per"},
 		{"exempt add", "exactly one of"},
 		{"man nothing", "no page"},
+		{"rates --step soon", "--step"},
+		{"limit preview --max 5", "needs --remove"},
+		{"limit preview --remove 1 --account shop", "not both"},
+		{"settings set checking", "needs KEY VALUE"},
+		{"audit undo x", "number of a change"},
 	} {
 		got := s.run(strings.Fields(c.args)...)
 		if !strings.Contains(got, c.says) || !strings.HasSuffix(got, "--- status 2\n") {

@@ -45,21 +45,29 @@ func (e *env) ruleCommands() []*cli.Command {
 	trigger := &cli.StringFlag{Name: "trigger", Usage: "of this `TRIGGER`; without it, of all"}
 	until := &cli.StringFlag{Name: "until", Usage: "end it at `WHEN`: 2h, 3d, 2027-01-31 (the end of that day)"}
 	reason := &cli.StringFlag{Name: "reason", Usage: "why, for whoever finds it: `TEXT`"}
+	set := func() []cli.Flag {
+		return whomFlags(trigger,
+			&cli.Int64Flag{Name: "max", Usage: "let `N` pass in any period"},
+			&cli.StringFlag{Name: "mode", Usage: "off, observe or enforce"},
+			&cli.StringFlag{Name: "verdict", Usage: "accept, freeze, discard, defer or deny"},
+			&cli.StringFlag{Name: "release", Usage: "of frozen mail: manual or when-free"},
+			&cli.StringFlag{Name: "actions", Usage: "what follows: `LIST`, such as report,hold=1h"},
+			&cli.StringFlag{Name: "per", Usage: "the period, `D`; only with --server"})
+	}
 	return []*cli.Command{
-		group("limit", "set, show or remove limits of accounts, packages, resellers, mailboxes", "",
+		e.triggerCommands(),
+		group("limit", "set, show, try or remove limits of accounts, packages, resellers, mailboxes", "",
 			command("set", "", "set a limit", `It acts at once and wins over the file. What is not given is inherited, or stays as it was set
 before for the same account and trigger. For example:
 
     osmctl limit set --account shop --trigger account-hour --max 5000 \
            --until 2027-01-31 --reason "newsletter, ticket 4711"`,
-				0, 0, whomFlags(trigger,
-					&cli.Int64Flag{Name: "max", Usage: "let `N` pass in any period"},
-					&cli.StringFlag{Name: "mode", Usage: "off, observe or enforce"},
-					&cli.StringFlag{Name: "verdict", Usage: "accept, freeze, discard, defer or deny"},
-					&cli.StringFlag{Name: "release", Usage: "of frozen mail: manual or when-free"},
-					&cli.StringFlag{Name: "actions", Usage: "what follows: `LIST`, such as report,hold=1h"},
-					&cli.StringFlag{Name: "per", Usage: "the period, `D`; only with --server"},
-					until, reason), e.limitSet),
+				0, 0, append(set(), until, reason), e.limitSet),
+			command("preview", "", "tell what a limit would have done to the mail of the past",
+				`Nothing is set. The messages that were sent are judged again, with the limit (or without the
+one named by --remove) and as things are; that takes up to a few seconds.`,
+				0, 0, append(set(), &cli.Int64Flag{Name: "remove", Usage: "try without the limit with this `ID`"},
+					&cli.StringFlag{Name: "since", Value: "7d", Usage: "from `D` back: 1h, 24h, 7d, or a date"}), e.limitPreview),
 			command("show", "", "list the limits that are set, in the file and with osmctl", "", 0, 0, listFlags(whomFlags()...), e.limitShow),
 			command("remove", "ID...", "remove limits that were set with osmctl, by their numbers", "", 1, -1, []cli.Flag{reason}, e.limitRemove),
 		),

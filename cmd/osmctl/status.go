@@ -45,7 +45,7 @@ func (e *env) status(c *cli.Context) error {
 func (e *env) statusText(s *control.Status) {
 	e.line("osmd %s, running for %s (since %s)", s.Version, e.ago(s.StartedAt), e.moment(s.StartedAt))
 	if !s.Config.Checking {
-		e.line("CHECKING IS OFF: every message is accepted and only recorded (checking = false in %s)", s.Config.Path)
+		e.line("CHECKING IS OFF: every message is accepted and only recorded; on again: osmctl settings set checking on")
 	}
 	for _, a := range s.Alarms {
 		e.wrap("ALARM  ", fmt.Sprintf("%s: %s (since %s)", a.Name, a.Text, e.when(a.At)))

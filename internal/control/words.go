@@ -110,7 +110,7 @@ func (s *story) rule() string {
 	case policy.ReasonExempt:
 		return "It " + would + " over a limit, but an exemption lifts that limit for this sender."
 	case policy.ReasonDisabled:
-		return "Checking is switched off (checking = false): every message is accepted and only recorded."
+		return "Checking is switched off (the setting checking): every message is accepted and only recorded."
 	case policy.ReasonSystem:
 		return "It is the panel's own service mail, which is never counted."
 	case policy.ReasonNotReady:
@@ -279,7 +279,7 @@ func (s *story) next() string {
 	}
 	switch reason, _ := policy.ParseReason(d.Reason); {
 	case reason == policy.ReasonDisabled:
-		return "Exim delivers it as usual. Nothing is checked until checking = true stands in osm.toml and the file is reloaded."
+		return "Exim delivers it as usual. Nothing is checked until checking is switched on again."
 	case reason.Unchecked():
 		return "Exim delivers it as usual. If such messages go on, osmctl status names the cause."
 	}
@@ -371,7 +371,7 @@ func (s *story) command() string {
 	case !s.described && s.held != nil && s.held.State == store.StateHeld.String():
 		return "osmctl held release " + d.Ref
 	case reason == policy.ReasonDisabled:
-		return "osmctl config reload"
+		return "osmctl settings set checking on"
 	case reason.Unchecked():
 		return "osmctl status"
 	case d.Verdict == "accept":
