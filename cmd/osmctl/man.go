@@ -44,6 +44,13 @@ func commands(p *manual.Page, path string, list []*cli.Command) {
 			continue
 		}
 		full := path + " " + c.Name
+		if len(c.Subcommands) > 0 && len(c.Flags) > 0 { // it does something by itself too
+			alone := *c
+			alone.Subcommands = nil
+			commands(p, path, []*cli.Command{&alone})
+			commands(p, full, c.Subcommands)
+			continue
+		}
 		if len(c.Subcommands) > 0 {
 			if c.Description != "" {
 				p.Sub(full)
