@@ -25,7 +25,8 @@ const (
 // reader is the connections that read one database file, and the names it uses.
 type reader struct {
 	db      *sql.DB
-	damaged func(error) // is told of damage
+	damaged func(error)                      // is told of damage
+	asked   func(query string, args []value) // so that a test sees what is asked
 
 	mu    sync.RWMutex // guards texts
 	texts map[int64]string
@@ -86,6 +87,9 @@ func (s *Store) readLong(ctx context.Context, doing string, fn func(ctx context.
 // each runs fn for every row of a query. fn must not keep the slice. The driver is asked
 // directly: database/sql converts every column by reflection.
 func (c *cursor) each(ctx context.Context, query string, args []value, fn func(v []value) error) error {
+	if c.r.asked != nil {
+		c.r.asked(query, args)
+	}
 	named := make([]driver.NamedValue, len(args))
 	for i, a := range args {
 		named[i] = driver.NamedValue{Ordinal: i + 1, Value: a}

@@ -99,7 +99,7 @@ func (s *Store) search(ctx context.Context, c *cursor, f *DecisionFilter, list *
 	if until.IsZero() {
 		until = time.UnixMilli(farFuture)
 	}
-	low, high, err := c.seqsOf(ctx, f.Since, until)
+	low, high, err := c.within(ctx, f.Since, f.Until)
 	if err != nil {
 		return "", err
 	}
@@ -174,10 +174,8 @@ func (c *cursor) spans(ctx context.Context, f *DecisionFilter, until time.Time) 
 			return nil, err
 		}
 		return c.activeSpans(ctx, ids, f.Since, until)
-	case f.Verdict == observed:
-		return c.minuteSpans(ctx, "observed", f.Since, until)
 	case f.Verdict != "" && f.Verdict != policy.Accept.String():
-		return c.minuteSpans(ctx, stoppedColumns, f.Since, until)
+		return c.minuteSpans(ctx, columnOf(f.Verdict), f.Since, until)
 	case f.Accounts != nil:
 		ids, _, err := c.accountIDs(ctx, f.Accounts)
 		if err != nil {
@@ -186,6 +184,41 @@ func (c *cursor) spans(ctx context.Context, f *DecisionFilter, until time.Time) 
 		return c.activeSpans(ctx, ids, f.Since, until)
 	}
 	return []span{{0, math.MaxInt64}}, nil
+}
+
+// columnOf is the column of minutes that counts messages with an outcome.
+func columnOf(verdict string) string {
+	switch verdict {
+	case observed:
+		return "observed"
+	case policy.Freeze.String():
+		return "frozen"
+	case policy.Discard.String():
+		return "discarded"
+	case policy.Defer.String():
+		return "deferred"
+	case policy.Deny.String():
+		return "denied"
+	}
+	return "frozen + discarded + deferred + denied"
+}
+
+// within gives the numbers of the decisions of a time; zero times are no bounds.
+func (c *cursor) within(ctx context.Context, since, until time.Time) (low, high int64, err error) {
+	if !since.IsZero() || !until.IsZero() {
+		if until.IsZero() {
+			until = time.UnixMilli(farFuture)
+		}
+		return c.seqsOf(ctx, since, until)
+	}
+	err = c.each(ctx, "SELECT (SELECT min(seq) FROM decisions), (SELECT max(seq) FROM decisions)", nil, func(v []value) error {
+		low, high = 1, 0
+		if v[0] != nil {
+			low, high = integer(v[0]), integer(v[1])
+		}
+		return nil
+	})
+	return low, high, err
 }
 
 // where writes the conditions that SQLite can check; none is true if nothing can match.

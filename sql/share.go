@@ -39,6 +39,10 @@ const (
 // Shares adds up the newest messages of an account by mailbox, directory, Subject, client
 // IP and script. Where that would take too long it ends early, and says since when.
 func (s *Store) Shares(ctx context.Context, account string, since time.Time) (Shares, error) {
+	return s.shares(ctx, account, since, shareRows)
+}
+
+func (s *Store) shares(ctx context.Context, account string, since time.Time, rows int64) (Shares, error) {
 	out := Shares{Since: since.UTC()}
 	err := s.read(ctx, "add up an account's messages", func(ctx context.Context, c *cursor) error {
 		id, err := c.accountID(ctx, account)
@@ -46,7 +50,7 @@ func (s *Store) Shares(ctx context.Context, account string, since time.Time) (Sh
 			return err
 		}
 		sums := newShareSums()
-		reached, err := c.sharesOf(ctx, id, since, sums)
+		reached, err := c.sharesOf(ctx, id, since, rows, sums)
 		if err != nil {
 			return err
 		}
@@ -81,14 +85,13 @@ const shareQuery = `SELECT mailbox, directory, subject_key, script, client_ip, v
 
 // sharesOf adds up, newest first. reached is 0 when everything was looked at, or the number
 // down to which it was.
-func (c *cursor) sharesOf(ctx context.Context, id int64, since time.Time, sums *shareSums) (reached int64, err error) {
+func (c *cursor) sharesOf(ctx context.Context, id int64, since time.Time, left int64, sums *shareSums) (reached int64, err error) {
 	spans, err := c.activeSpans(ctx, jsonList([]int64{id}), since, time.UnixMilli(farFuture))
 	if err != nil {
 		return 0, err
 	}
 	bounded, cancel := context.WithTimeout(ctx, shareFor)
 	defer cancel()
-	left := int64(shareRows)
 	for _, sp := range spans {
 		for high := sp.high; high >= sp.low; {
 			if left <= 0 {

@@ -54,9 +54,6 @@ func (c *cursor) minuteSpans(ctx context.Context, columns string, since, until t
 	return list, err
 }
 
-// stoppedColumns are those of minutes and hours that count what was stopped.
-const stoppedColumns = "frozen + discarded + deferred + denied"
-
 // accountIDs gives the numbers of accounts as a JSON list, for IN; those that no decision
 // was ever charged to have none.
 func (c *cursor) accountIDs(ctx context.Context, names []string) (list string, ids []int64, err error) {

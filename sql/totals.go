@@ -51,28 +51,28 @@ func (s *Store) TopOf(ctx context.Context, accounts []string, since time.Time, b
 			rank[id] = m.of(t)
 		}
 		// The plus sign keeps SQLite from grouping by walking all hours there are.
-		err = c.each(ctx, "SELECT account, sum("+m.columns+") FROM hours WHERE hour >= ? GROUP BY +account", []value{full}, func(v []value) error {
-			rank[integer(v[0])] += integer(v[1])
+		query, args := "SELECT account, sum("+m.columns+") FROM hours WHERE hour >= ? GROUP BY +account", []value{full}
+		if accounts != nil {
+			list, ids, err := c.accountIDs(ctx, accounts)
+			if err != nil {
+				return err
+			}
+			if rank = only(rank, ids); len(ids) <= fewAccounts {
+				query = hoursCTE + "SELECT account, sum(" + m.columns + ") FROM h CROSS JOIN hours USING (hour) WHERE account IN (SELECT value FROM json_each(?3)) GROUP BY account"
+				args = []value{full, int64(farFuture) / 3_600_000, list}
+			}
+		}
+		err = c.each(ctx, query, args, func(v []value) error {
+			if _, wanted := rank[integer(v[0])]; wanted || accounts == nil {
+				rank[integer(v[0])] += integer(v[1])
+			}
 			return nil
 		})
 		if err != nil {
 			return err
 		}
-		if accounts != nil {
-			_, ids, err := c.accountIDs(ctx, accounts)
-			if err != nil {
-				return err
-			}
-			rank = only(rank, ids)
-		}
-		for _, id := range highest(rank, bounded(limit)) {
-			sender, err := c.sender(ctx, id, part[id], full)
-			if err != nil {
-				return err
-			}
-			top.Items = append(top.Items, sender)
-		}
-		return nil
+		top.Items, err = c.senders(ctx, highest(rank, bounded(limit)), part, full)
+		return err
 	})
 	return top, err
 }
@@ -110,22 +110,34 @@ func highest(rank map[int64]int64, limit int) []int64 {
 	return ids[:min(len(ids), limit)]
 }
 
-// sender adds up all that an account sent: part, and the hours from full on.
-func (c *cursor) sender(ctx context.Context, id int64, part *Tally, full int64) (Sender, error) {
-	name, err := c.accountName(ctx, id)
+// senders adds up all that accounts sent: part, and the hours from full on.
+func (c *cursor) senders(ctx context.Context, ids []int64, part map[int64]*Tally, full int64) ([]Sender, error) {
+	sums := make(map[int64]*Tally, len(ids))
+	for _, id := range ids {
+		sums[id] = new(Tally)
+		if part[id] != nil {
+			*sums[id] = *part[id]
+		}
+	}
+	err := c.each(ctx, hoursCTE+"SELECT j.value, "+tallySums+` FROM json_each(?3) j CROSS JOIN h CROSS JOIN hours t ON t.hour = h.hour AND t.account = j.value GROUP BY j.value`,
+		[]value{full, int64(farFuture) / 3_600_000, jsonList(ids)}, func(v []value) error {
+			var t Tally
+			t.plus(v[1:])
+			sums[integer(v[0])].Add(&t)
+			return nil
+		})
 	if err != nil {
-		return Sender{}, err
+		return nil, err
 	}
-	sender := Sender{Account: name}
-	if part != nil {
-		sender.Tally = *part
+	list := make([]Sender, 0, len(ids))
+	for _, id := range ids {
+		name, err := c.accountName(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, Sender{Account: name, Tally: *sums[id]})
 	}
-	err = c.each(ctx, `WITH RECURSIVE h (hour) AS (SELECT ? UNION ALL SELECT hour + 1 FROM h WHERE hour < (SELECT max(hour) FROM hours))
-		SELECT `+tallySums+" FROM h CROSS JOIN hours USING (hour) WHERE account = ?", []value{full, id}, func(v []value) error {
-		sender.plus(v)
-		return nil
-	})
-	return sender, err
+	return list, nil
 }
 
 // partOfHour counts the decisions between a moment and the next full hour by account; full

@@ -48,7 +48,9 @@ func (s *Service) PreviewLimit(ctx context.Context, a Actor, l Limit, remove int
 		return Preview{}, unavailable("try it again", "another preview is being made")
 	}
 	s.upToDate(ctx)
-	w := &previewing{s: s, o: o, now: now, since: since, changed: changed, present: s.o.Engine.Rules(), accounts: s.concerned(o)}
+	present := *s.o.Engine.Rules()
+	w := &previewing{s: s, o: o, now: now, since: since, changed: changed, present: &present, accounts: s.concerned(o)}
+	w.changed.Triggers, w.present.Triggers = w.needed(changed), w.needed(&present)
 	return w.run(ctx)
 }
 
@@ -169,13 +171,24 @@ func (w *previewing) replay(ctx context.Context, newest, begun int64) (Preview, 
 	return tally.preview(w, past.Cut), all, nil
 }
 
+// needed are the triggers without which a preview would come out otherwise: those that the
+// limit is about, and those that can stop a message, which then enters no window. Client
+// IPs are shared with mail that is not read unless everybody's is.
+func (w *previewing) needed(r *policy.Rules) []policy.Trigger {
+	return slices.DeleteFunc(slices.Clone(r.Triggers), func(t policy.Trigger) bool {
+		enforces := t.Mode == policy.Enforce || slices.ContainsFunc(r.Overrides, func(o policy.Override) bool {
+			return o.Mode != nil && *o.Mode == policy.Enforce && (o.Trigger == "" || o.Trigger == t.Name)
+		})
+		concerned := w.o.Trigger == "" || w.o.Trigger == t.Name
+		return !concerned && !enforces || w.accounts != nil && t.Watch == policy.WatchClientIP
+	})
+}
+
 // warmUp is how much older mail fills the counters before the first message that is looked
 // at: without it the windows would begin empty.
 func (w *previewing) warmUp() (longest time.Duration) {
 	for _, t := range w.changed.Triggers {
-		if t.Mode != policy.Off || w.o.Mode != nil {
-			longest = max(longest, t.Per)
-		}
+		longest = max(longest, t.Per)
 	}
 	return longest
 }
@@ -191,16 +204,8 @@ type previewTally struct {
 }
 
 func newPreviewTally(w *previewing, since time.Time) *previewTally {
-	changed, present := *w.changed, *w.present
-	if w.accounts != nil { // client IPs are shared with mail that is not read
-		changed.Triggers, present.Triggers = withoutShared(changed.Triggers), withoutShared(present.Triggers)
-	}
-	return &previewTally{o: w.o, service: w.s, since: since, changed: policy.NewRehearsal(&changed, w.now.Wall), present: policy.NewRehearsal(&present, w.now.Wall),
+	return &previewTally{o: w.o, service: w.s, since: since, changed: policy.NewRehearsal(w.changed, w.now.Wall), present: policy.NewRehearsal(w.present, w.now.Wall),
 		stopped: map[string]*PreviewSender{}, watched: map[string]*PreviewSender{}}
-}
-
-func withoutShared(list []policy.Trigger) []policy.Trigger {
-	return slices.DeleteFunc(slices.Clone(list), func(t policy.Trigger) bool { return t.Watch == policy.WatchClientIP })
 }
 
 // add judges one message by both.
