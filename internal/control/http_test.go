@@ -18,6 +18,19 @@ import (
 // do sends a raw request.
 func do(t *testing.T, d *controltest.Daemon, method, path, body string, header http.Header) (int, string) {
 	t.Helper()
+	resp, text := raw(t, d, method, path, body, header)
+	return resp.StatusCode, text
+}
+
+// headerOf sends a raw request and returns the answer's header.
+func headerOf(t *testing.T, d *controltest.Daemon, method, path, body string) http.Header {
+	t.Helper()
+	resp, _ := raw(t, d, method, path, body, nil)
+	return resp.Header
+}
+
+func raw(t *testing.T, d *controltest.Daemon, method, path, body string, header http.Header) (*http.Response, string) {
+	t.Helper()
 	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var dial net.Dialer
 		return dial.DialContext(ctx, "unix", d.Socket)
@@ -38,7 +51,7 @@ func do(t *testing.T, d *controltest.Daemon, method, path, body string, header h
 	if err != nil {
 		t.Fatal(err)
 	}
-	return resp.StatusCode, string(b)
+	return resp, string(b)
 }
 
 func TestWhatTheAPIRefuses(t *testing.T) {

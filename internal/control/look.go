@@ -154,8 +154,11 @@ func (s *Service) eventOf(ctx context.Context, d *Decision, o *store.Over) (*Eve
 		return nil, nil
 	}
 	account := d.Account
-	if d.Claimed && o.Watch == policy.WatchDirectory.String() {
+	switch {
+	case d.Claimed && o.Watch == policy.WatchDirectory.String():
 		account, _, _ = strings.Cut(o.Key, " ")
+	case o.Watch == policy.WatchClientIP.String():
+		account = "" // of whoever sent first from the address
 	}
 	list, _, err := s.o.Store.Events(ctx, store.EventFilter{Since: d.At.Time, Account: account, Trigger: o.Trigger, Limit: maxLimit})
 	if err != nil {
