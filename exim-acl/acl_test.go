@@ -59,15 +59,15 @@ func configure(b *box, p ACLParams, router bool) {
 	if router {
 		macros, routerText = "OSM_BLACKHOLE = yes", routerTemplate
 	}
-	b.write("/etc/exim4/exim4.conf", strings.NewReplacer(
+	b.Write("/etc/exim4/exim4.conf", strings.NewReplacer(
 		"MACROS", macros, "ROUTER", routerText, "TEXT", ACLText(p)).Replace(eximConf))
-	b.run("chmod", "0644", "/etc/exim4/exim4.conf")
-	b.run("exim4", "-bV")
+	b.Run("chmod", "0644", "/etc/exim4/exim4.conf")
+	b.Run("exim4", "-bV")
 }
 
 // script submits a message as the user nobody and returns the exit status.
 func (b *box) script(subject string) int {
-	_, code := b.try("To: a@box.test, b@box.test\nFrom: web@box.test\nSubject: "+subject+"\n\nbody\n",
+	_, code := b.Try("To: a@box.test, b@box.test\nFrom: web@box.test\nSubject: "+subject+"\n\nbody\n",
 		"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--", "sh", "-c", "cd /usr/share && exec /usr/sbin/sendmail -t -i -f shop@box.test")
 	return code
 }
@@ -75,7 +75,7 @@ func (b *box) script(subject string) int {
 // smtp submits a message to the daemon and returns what the client sees of the answer
 // to DATA.
 func (b *box) smtp(subject string, more ...string) string {
-	out, _ := b.try("", append([]string{"swaks", "--server", "127.0.0.1", "--from", "info@shop.test", "--to", "a@box.test",
+	out, _ := b.Try("", append([]string{"swaks", "--server", "127.0.0.1", "--from", "info@shop.test", "--to", "a@box.test",
 		"--header", "Subject: " + subject, "--body", "body"}, more...)...)
 	if i := strings.LastIndex(out, " -> ."); i >= 0 {
 		out = out[i:]
@@ -86,15 +86,15 @@ func (b *box) smtp(subject string, more ...string) string {
 	return out
 }
 
-func (b *box) log() string { return b.read("/var/log/exim4/mainlog") }
+func (b *box) log() string { return b.Read("/var/log/exim4/mainlog") }
 
 func (b *box) forgetLog() {
-	b.run("sh", "-c", "rm -f /var/log/exim4/*; rm -f /var/mail/sink; exim4 -bpr | awk '$3{print $3}' | xargs -r exim4 -Mrm >/dev/null || true")
+	b.Run("sh", "-c", "rm -f /var/log/exim4/*; rm -f /var/mail/sink; exim4 -bpr | awk '$3{print $3}' | xargs -r exim4 -Mrm >/dev/null || true")
 }
 
 // logged fails unless the log holds a line with all of the words.
 func (b *box) logged(want ...string) {
-	b.t.Helper()
+	b.T.Helper()
 	text := b.log()
 lines:
 	for line := range strings.Lines(text) {
@@ -105,11 +105,11 @@ lines:
 		}
 		return
 	}
-	b.t.Errorf("no log line with %q in:\n%s", want, text)
+	b.T.Errorf("no log line with %q in:\n%s", want, text)
 }
 
 func (b *box) frozen() bool {
-	return strings.Contains(b.run("exim4", "-bp"), "*** frozen ***")
+	return strings.Contains(b.Run("exim4", "-bp"), "*** frozen ***")
 }
 
 func TestACLTellsWhoSendsWhat(t *testing.T) {
@@ -166,7 +166,7 @@ func TestACLTellsWhoSendsWhat(t *testing.T) {
 			return ""
 		}},
 		{"5,000 recipients", func() {
-			b.try("Subject: x\n\nx\n", "sh", "-c", `exec sendmail -i -f x@box.test $(seq -f 'recipient-%g@box.test' 5000)`)
+			b.Try("Subject: x\n\nx\n", "sh", "-c", `exec sendmail -i -f x@box.test $(seq -f 'recipient-%g@box.test' 5000)`)
 		}, func(s *policy.Submission) string {
 			if s.Recipients != 5000 || !s.RecipientsCut || len(s.RecipientList) != MaxRecipientList {
 				return "recipients"
@@ -221,13 +221,13 @@ func TestACLDoesWhatTheAnswerSays(t *testing.T) {
 	b.daemon()
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			b.t = t
+			b.T = t
 			b.forgetLog()
 			configure(b, ACLParams{}, tt.router) // scripts see it at once; SMTP does not use the router
 			if code := b.script("verdict " + tt.verdict); code != tt.exit {
 				t.Errorf("the script's exit status is %d, want %d", code, tt.exit)
 			}
-			b.run("exim4", "-qf") // delivers what is not frozen
+			b.Run("exim4", "-qf") // delivers what is not frozen
 			b.logged(tt.scriptLog...)
 			if got := b.frozen(); got != tt.frozen {
 				t.Errorf("frozen %v, want %v; log:\n%s", got, tt.frozen, b.log())
@@ -243,7 +243,7 @@ func TestACLDoesWhatTheAnswerSays(t *testing.T) {
 			if got := b.smtp("verdict " + tt.verdict); !strings.HasPrefix(got, tt.smtp) {
 				t.Errorf("the client sees %q, want %q", got, tt.smtp)
 			}
-			b.run("exim4", "-qf")
+			b.Run("exim4", "-qf")
 			b.logged(tt.smtpLog...)
 		})
 	}
@@ -251,7 +251,7 @@ func TestACLDoesWhatTheAnswerSays(t *testing.T) {
 
 // headers are those of the message in the queue, or of the delivered one.
 func (b *box) headers() string {
-	return b.run("sh", "-c", `for i in $(exim4 -bpr | awk '$3{print $3}'); do exim4 -Mvh $i; done; cat /var/mail/sink 2>/dev/null; true`)
+	return b.Run("sh", "-c", `for i in $(exim4 -bpr | awk '$3{print $3}'); do exim4 -Mvh $i; done; cat /var/mail/sink 2>/dev/null; true`)
 }
 
 func TestACLWithoutAnAnswer(t *testing.T) {
@@ -263,18 +263,18 @@ func TestACLWithoutAnAnswer(t *testing.T) {
 		b.daemon()
 		for name, text := range answers {
 			t.Run(fmt.Sprintf("%s, fail closed %v", name, closed), func(t *testing.T) {
-				b.t = t
+				b.T = t
 				stop := b.rubbish(text)
 				defer stop()
 				b.unavailable(closed)
 			})
 		}
 		t.Run(fmt.Sprintf("no socket, fail closed %v", closed), func(t *testing.T) {
-			b.t = t
+			b.T = t
 			b.unavailable(closed)
 		})
 		t.Run(fmt.Sprintf("a stopped daemon, fail closed %v", closed), func(t *testing.T) {
-			b.t = t
+			b.T = t
 			stop := b.silent()
 			defer stop()
 			from := time.Now()
@@ -288,14 +288,14 @@ func TestACLWithoutAnAnswer(t *testing.T) {
 
 // unavailable sends one message by each way and tells what has to follow.
 func (b *box) unavailable(closed bool) {
-	b.t.Helper()
+	b.T.Helper()
 	b.forgetLog()
 	if code := b.script("verdict freeze"); code != 0 {
-		b.t.Errorf("the script's exit status is %d, want 0", code)
+		b.T.Errorf("the script's exit status is %d, want 0", code)
 	}
 	b.logged("OSM unavailable, accepted unchecked")
 	if b.frozen() {
-		b.t.Error("the script's message is frozen")
+		b.T.Error("the script's message is frozen")
 	}
 	b.forgetLog()
 	want, line := "250 OK", "OSM unavailable, accepted unchecked"
@@ -303,7 +303,7 @@ func (b *box) unavailable(closed bool) {
 		want, line = "451 Temporary policy failure", "OSM unavailable, deferred"
 	}
 	if got := b.smtp("verdict freeze"); !strings.HasPrefix(got, want) {
-		b.t.Errorf("the client sees %q, want %q", got, want)
+		b.T.Errorf("the client sees %q, want %q", got, want)
 	}
 	b.logged(line)
 }
@@ -314,32 +314,32 @@ func TestACLDoesNotAskAbout(t *testing.T) {
 	s := newBySubject()
 	b.serve(&s.Server)
 	t.Run("Exim's own bounces", func(t *testing.T) {
-		b.t = t
+		b.T = t
 		uid := fmt.Sprint(b.eximUID())
-		b.try("Subject: verdict freeze\n\nx\n", "setpriv", "--reuid="+uid, "--regid="+uid, "--clear-groups", "--", "sendmail", "-i", "-f", "<>", "a@box.test")
+		b.Try("Subject: verdict freeze\n\nx\n", "setpriv", "--reuid="+uid, "--regid="+uid, "--clear-groups", "--", "sendmail", "-i", "-f", "<>", "a@box.test")
 		if asked := s.take(); len(asked) != 0 {
 			t.Errorf("asked %d times", len(asked))
 		}
 		b.logged("<= <>")
 	})
 	t.Run("inbound mail", func(t *testing.T) {
-		b.t = t
-		b.try("EHLO x\r\nMAIL FROM:<a@elsewhere.test>\r\nRCPT TO:<b@box.test>\r\nDATA\r\nSubject: verdict freeze\r\n\r\nx\r\n.\r\nQUIT\r\n",
+		b.T = t
+		b.Try("EHLO x\r\nMAIL FROM:<a@elsewhere.test>\r\nRCPT TO:<b@box.test>\r\nDATA\r\nSubject: verdict freeze\r\n\r\nx\r\n.\r\nQUIT\r\n",
 			"exim4", "-bh", "198.51.100.1")
 		if asked := s.take(); len(asked) != 0 {
 			t.Errorf("asked %d times", len(asked))
 		}
 	})
 	t.Run("but a null sender of anybody else", func(t *testing.T) {
-		b.t = t
-		b.try("Subject: x\n\nx\n", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--", "sendmail", "-i", "-f", "<>", "a@box.test")
+		b.T = t
+		b.Try("Subject: x\n\nx\n", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--", "sendmail", "-i", "-f", "<>", "a@box.test")
 		if asked := s.take(); len(asked) != 1 {
 			t.Errorf("asked %d times, want once", len(asked))
 		}
 	})
 	t.Run("but a host that may relay", func(t *testing.T) {
-		b.t = t
-		b.try("EHLO x\r\nMAIL FROM:<a@elsewhere.test>\r\nRCPT TO:<b@box.test>\r\nDATA\r\nSubject: x\r\n\r\nx\r\n.\r\nQUIT\r\n",
+		b.T = t
+		b.Try("EHLO x\r\nMAIL FROM:<a@elsewhere.test>\r\nRCPT TO:<b@box.test>\r\nDATA\r\nSubject: x\r\n\r\nx\r\n.\r\nQUIT\r\n",
 			"exim4", "-bh", "192.0.2.7.33333")
 		if asked := s.take(); len(asked) != 1 {
 			t.Errorf("asked %d times, want once", len(asked))
@@ -370,8 +370,8 @@ func TestACLTextForCPanelAsks(t *testing.T) {
 	configure(b, ACLParams{CPanel: true}, false)
 	s := newBySubject()
 	b.serve(&s.Server)
-	conf := strings.Replace(b.read("/etc/exim4/exim4.conf"), "acl_script:", "acl_script:\n  warn\n    set acl_c_vhost_owner = 1001:shop.test\n", 1)
-	b.write("/etc/exim4/exim4.conf", conf)
+	conf := strings.Replace(b.Read("/etc/exim4/exim4.conf"), "acl_script:", "acl_script:\n  warn\n    set acl_c_vhost_owner = 1001:shop.test\n", 1)
+	b.Write("/etc/exim4/exim4.conf", conf)
 	b.script("x")
 	if asked := s.take(); len(asked) != 1 || asked[0].VhostOwner != "1001:shop.test" || asked[0].LocalUser != "" {
 		t.Fatalf("asked %+v; log:\n%s", asked, b.log())

@@ -6,88 +6,51 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	privatebox "osm/tests/box"
 )
 
 // installer is a box with stock Debian Exim, as after "apt install".
 func installer(t testing.TB, split bool) *box {
 	t.Helper()
 	b := newBox(t)
-	b.write("/run/bin/osmd", "#!/bin/sh\n")
-	b.write("/run/bin/osmctl", "#!/bin/sh\n")
-	b.run("chmod", "755", "/run/bin/osmd", "/run/bin/osmctl")
+	b.Write("/run/bin/osmd", "#!/bin/sh\n")
+	b.Write("/run/bin/osmctl", "#!/bin/sh\n")
+	b.Run("chmod", "755", "/run/bin/osmd", "/run/bin/osmctl")
 	b.use(split)
 	return b
 }
 
 // use makes Exim's configuration split or not, as dpkg-reconfigure does.
 func (b *box) use(split bool) {
-	b.t.Helper()
-	b.run("sed", "-i", fmt.Sprintf("s/^dc_use_split_config=.*/dc_use_split_config='%v'/", split), "/etc/exim4/update-exim4.conf.conf")
-	b.run("update-exim4.conf")
+	b.T.Helper()
+	b.Run("sed", "-i", fmt.Sprintf("s/^dc_use_split_config=.*/dc_use_split_config='%v'/", split), "/etc/exim4/update-exim4.conf.conf")
+	b.Run("update-exim4.conf")
 }
 
 // installs runs install.sh and fails unless it ends with that status.
 func (b *box) installs(want int, args ...string) string {
-	b.t.Helper()
-	b.isNotTheMachine()
+	b.T.Helper()
+	b.NotTheMachine("/etc", "/usr/local", "/var/lib")
 	if args[0] == "install" {
 		args = append(args, "--bin", "/run/bin")
 	}
-	out, code := b.try("", append([]string{"/srv/exim-acl/install.sh"}, args...)...)
+	out, code := b.Try("", append([]string{"/srv/exim-acl/install.sh"}, args...)...)
 	if code != want {
-		b.t.Fatalf("install.sh %q: exit status %d, want %d:\n%s", args, code, want, out)
+		b.T.Fatalf("install.sh %q: exit status %d, want %d:\n%s", args, code, want, out)
 	}
 	return out
 }
 
-// isNotTheMachine ends the test unless what the installer writes is a copy.
-func (b *box) isNotTheMachine() {
-	b.t.Helper()
-	for _, d := range []string{"/etc", "/usr/local", "/var/lib"} {
-		if got := b.run("stat", "-f", "-c", "%T", d); got != "overlayfs\n" {
-			b.t.Fatalf("%s in the box is %q, want an overlay", d, got)
-		}
-	}
-}
-
-// everything is the list of files with owner, mode and bytes; what adding a user
-// changes is left out.
+// everything is the list of all files that the installer could change.
 func (b *box) everything() string {
-	b.t.Helper()
-	return b.run("sh", "-c", `cd / && set -- etc usr/local/sbin usr/local/share/man var/lib -path var/lib/apt -prune -o -path var/lib/dpkg -prune -o \
-		! -path 'etc/passwd*' ! -path 'etc/group*' ! -path 'etc/*shadow*' ! -path 'etc/.pwd.lock' ! -path 'etc/subuid*' ! -path 'etc/subgid*'
-		find "$@" -printf '%p %y %m %U:%G %l\n' | sort
-		find "$@" -type f -print0 | xargs -0 sha256sum | awk '{ print $2, $1 }' | sort`)
-}
-
-// differences tells what changed between two lists.
-func differences(before, after string) string {
-	var out []string
-	was, is := lines(before), lines(after)
-	for line := range was {
-		if !is[line] {
-			out = append(out, "- "+line)
-		}
-	}
-	for line := range is {
-		if !was[line] {
-			out = append(out, "+ "+line)
-		}
-	}
-	return strings.Join(out, "\n")
-}
-
-func lines(s string) map[string]bool {
-	m := map[string]bool{}
-	for line := range strings.Lines(s) {
-		m[strings.TrimSpace(line)] = true
-	}
-	return m
+	b.T.Helper()
+	return b.List("etc", "usr/local/sbin", "usr/local/share/man", "var/lib")
 }
 
 // stock submits a message as nobody to the stock Exim, to be queued.
 func (b *box) stock(subject string) int {
-	_, code := b.try("To: root\nSubject: "+subject+"\n\nbody\n",
+	_, code := b.Try("To: root\nSubject: "+subject+"\n\nbody\n",
 		"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--", "sendmail", "-t", "-i", "-odq")
 	return code
 }
@@ -95,7 +58,7 @@ func (b *box) stock(subject string) int {
 // overSMTP hands a message to Exim's ACLs as from 127.0.0.1 and returns the answer to
 // DATA's end.
 func (b *box) overSMTP(subject string) string {
-	out, _ := b.try("EHLO vm\r\nMAIL FROM:<postmaster@vm>\r\nRCPT TO:<postmaster@vm>\r\nDATA\r\nFrom: postmaster@vm\r\nSubject: "+subject+"\r\n\r\nx\r\n.\r\nQUIT\r\n",
+	out, _ := b.Try("EHLO vm\r\nMAIL FROM:<postmaster@vm>\r\nRCPT TO:<postmaster@vm>\r\nDATA\r\nFrom: postmaster@vm\r\nSubject: "+subject+"\r\n\r\nx\r\n.\r\nQUIT\r\n",
 		"sh", "-c", "exec exim4 -bh 127.0.0.1.33333 2>/dev/null")
 	_, after, _ := strings.Cut(out, "354 ")
 	_, after, _ = strings.Cut(after, "\n")
@@ -115,24 +78,24 @@ func TestInstallAgainAndUninstallLeavesTheBytesThatWereThere(t *testing.T) {
 		{"a split configuration", true, func(*box) {}},
 		{"one from the template", false, func(*box) {}},
 		{"local macros without a last newline", false, func(b *box) {
-			b.write("/etc/exim4/exim4.conf.localmacros", "MAIN_FORCE_SENDER = yes\n# the last line")
-			b.run("chmod", "640", "/etc/exim4/exim4.conf.localmacros")
-			b.run("chgrp", "Debian-exim", "/etc/exim4/exim4.conf.localmacros")
+			b.Write("/etc/exim4/exim4.conf.localmacros", "MAIN_FORCE_SENDER = yes\n# the last line")
+			b.Run("chmod", "640", "/etc/exim4/exim4.conf.localmacros")
+			b.Run("chgrp", "Debian-exim", "/etc/exim4/exim4.conf.localmacros")
 		}},
-		{"empty local macros", false, func(b *box) { b.write("/etc/exim4/exim4.conf.localmacros", "") }},
+		{"empty local macros", false, func(b *box) { b.Write("/etc/exim4/exim4.conf.localmacros", "") }},
 		{"an acl_not_smtp of the operator's", true, func(b *box) {
-			b.write("/etc/exim4/conf.d/main/05_local", "# ours\nacl_not_smtp = acl_mine\n\n")
-			b.write("/etc/exim4/conf.d/acl/60_local", "acl_mine:\n  accept\n")
+			b.Write("/etc/exim4/conf.d/main/05_local", "# ours\nacl_not_smtp = acl_mine\n\n")
+			b.Write("/etc/exim4/conf.d/acl/60_local", "acl_mine:\n  accept\n")
 		}},
 		{"an acl_not_smtp in the template", false, func(b *box) {
-			b.run("sed", "-i", "s/^begin acl/acl_not_smtp=accept\\n&/", "/etc/exim4/exim4.conf.template")
+			b.Run("sed", "-i", "s/^begin acl/acl_not_smtp=accept\\n&/", "/etc/exim4/exim4.conf.template")
 		}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			b := installer(t, tt.split)
 			tt.prepare(b)
-			b.run("update-exim4.conf")
+			b.Run("update-exim4.conf")
 			before := b.everything()
 
 			b.installs(0, "install")
@@ -140,21 +103,21 @@ func TestInstallAgainAndUninstallLeavesTheBytesThatWereThere(t *testing.T) {
 			if out := b.installs(0, "install"); strings.Contains(out, "wrote") {
 				t.Errorf("the second install wrote:\n%s", out)
 			}
-			if d := differences(installed, b.everything()); d != "" {
+			if d := privatebox.Differences(installed, b.everything()); d != "" {
 				t.Errorf("the second install changed:\n%s", d)
 			}
 			if out := b.installs(0, "install", "--dry-run"); !strings.Contains(out, "nothing to change") {
 				t.Errorf("a dry run of a third install shows:\n%s", out)
 			}
 			b.installs(0, "uninstall")
-			if d := differences(before, kept.ReplaceAllString(b.everything(), "")); d != "" {
+			if d := privatebox.Differences(before, kept.ReplaceAllString(b.everything(), "")); d != "" {
 				t.Errorf("not as before:\n%s", d)
 			}
 			b.installs(0, "uninstall", "--purge")
-			if d := differences(before, b.everything()); d != "" {
+			if d := privatebox.Differences(before, b.everything()); d != "" {
 				t.Errorf("not as before after --purge:\n%s", d)
 			}
-			if out, code := b.try("", "id", "osm"); code == 0 {
+			if out, code := b.Try("", "id", "osm"); code == 0 {
 				t.Errorf("the user osm is still there after --purge: %s", out)
 			}
 		})
@@ -164,19 +127,19 @@ func TestInstallAgainAndUninstallLeavesTheBytesThatWereThere(t *testing.T) {
 func TestInstallWritesTheFragments(t *testing.T) {
 	b := installer(t, true)
 	b.installs(0, "install")
-	selector := strings.TrimSpace(strings.TrimPrefix(b.run("grep", "^MAIN_LOG_SELECTOR = ", "/etc/exim4/conf.d/main/01_exim4-config_listmacrosdefs"), "MAIN_LOG_SELECTOR ="))
+	selector := strings.TrimSpace(strings.TrimPrefix(b.Run("grep", "^MAIN_LOG_SELECTOR = ", "/etc/exim4/conf.d/main/01_exim4-config_listmacrosdefs"), "MAIN_LOG_SELECTOR ="))
 	for _, f := range Fragments(DebianParams{ACLParams: ACLParams{EximUID: b.eximUID()}, Frozen: "35d", Bounces: "35d", LogSelector: selector}) {
-		if got := b.read(f.Path); got != f.Text {
+		if got := b.Read(f.Path); got != f.Text {
 			t.Errorf("%s is\n%s\nwant\n%s", f.Path, got, f.Text)
 		}
-		if mode := b.run("stat", "-c", "%a %U:%G", f.Path); mode != "644 root:root\n" {
+		if mode := b.Run("stat", "-c", "%a %U:%G", f.Path); mode != "644 root:root\n" {
 			t.Errorf("%s has %s, want 644 root:root", f.Path, mode)
 		}
 	}
-	if got, want := b.run("/srv/exim-acl/install.sh", "acl", "--fail-closed"), ACLText(ACLParams{EximUID: b.eximUID(), FailClosed: true}); got != want {
+	if got, want := b.Run("/srv/exim-acl/install.sh", "acl", "--fail-closed"), ACLText(ACLParams{EximUID: b.eximUID(), FailClosed: true}); got != want {
 		t.Errorf("install.sh acl prints\n%s\nwant\n%s", got, want)
 	}
-	out := b.run("exim4", "-bP", "timeout_frozen_after", "ignore_bounce_errors_after", "log_selector", "acl_not_smtp")
+	out := b.Run("exim4", "-bP", "timeout_frozen_after", "ignore_bounce_errors_after", "log_selector", "acl_not_smtp")
 	for _, want := range []string{"timeout_frozen_after = 5w", "ignore_bounce_errors_after = 5w", "-skip_delivery", "acl_not_smtp = acl_osm_not_smtp"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("Exim's options have no %q:\n%s", want, out)
@@ -205,7 +168,7 @@ func TestInstalledEximAsks(t *testing.T) {
 				b.use(other)
 				b.asksBothWays(s)
 			}
-			b.run("dpkg-reconfigure", "-fnoninteractive", "exim4-config")
+			b.Run("dpkg-reconfigure", "-fnoninteractive", "exim4-config")
 			b.asksBothWays(s)
 			b.installs(0, "uninstall")
 			s.take()
@@ -219,23 +182,23 @@ func TestInstalledEximAsks(t *testing.T) {
 }
 
 func (b *box) asksBothWays(s *bySubject) {
-	b.t.Helper()
+	b.T.Helper()
 	s.take()
 	if got := b.overSMTP("verdict deny"); !strings.HasPrefix(got, "550 Limit reached") {
-		b.t.Errorf("SMTP: %q, want 550", got)
+		b.T.Errorf("SMTP: %q, want 550", got)
 	}
 	if code := b.stock("verdict freeze"); code != 0 {
-		b.t.Errorf("script: exit status %d, want 0", code)
+		b.T.Errorf("script: exit status %d, want 0", code)
 	}
 	asked := s.take()
 	if len(asked) != 2 {
-		b.t.Fatalf("asked %d times, want twice", len(asked))
+		b.T.Fatalf("asked %d times, want twice", len(asked))
 	}
 	if asked[0].Local() || !asked[1].Local() || asked[1].CallerUID != 65534 {
-		b.t.Errorf("asked about %+v and %+v", asked[0], asked[1])
+		b.T.Errorf("asked about %+v and %+v", asked[0], asked[1])
 	}
 	if !b.frozen() {
-		b.t.Error("the script's message is not frozen")
+		b.T.Error("the script's message is not frozen")
 	}
 	b.forgetLog()
 }
@@ -248,7 +211,7 @@ func TestInstallDiscardsScriptMailByTheRouterWhereItCan(t *testing.T) {
 	if code := b.stock("verdict discard"); code != 0 {
 		t.Errorf("exit status %d, want 0", code)
 	}
-	b.run("exim4", "-qff")
+	b.Run("exim4", "-qff")
 	b.logged("=> :blackhole:", "R=osm_discard")
 	b.use(false)
 	b.forgetLog()
@@ -268,31 +231,31 @@ func TestInstallChains(t *testing.T) {
 		setUp func(b *box, acl string)
 	}{
 		{"split, named ACLs", true, "", 0, func(b *box, acl string) {
-			b.write("/etc/exim4/conf.d/main/05_local", "acl_not_smtp = acl_mine\nCHECK_DATA_LOCAL_ACL_FILE = CONFDIR/mine.data\n")
-			b.write("/etc/exim4/conf.d/acl/60_local", "acl_mine:\n"+acl+"  accept\n")
-			b.write("/etc/exim4/mine.data", acl)
+			b.Write("/etc/exim4/conf.d/main/05_local", "acl_not_smtp = acl_mine\nCHECK_DATA_LOCAL_ACL_FILE = CONFDIR/mine.data\n")
+			b.Write("/etc/exim4/conf.d/acl/60_local", "acl_mine:\n"+acl+"  accept\n")
+			b.Write("/etc/exim4/mine.data", acl)
 		}},
 		{"split, set after everything else", true, "", 0, func(b *box, acl string) {
-			b.write("/etc/exim4/conf.d/main/95_local", "acl_not_smtp=acl_mine\nCHECK_DATA_LOCAL_ACL_FILE = /etc/exim4/mine.data\n")
-			b.write("/etc/exim4/conf.d/acl/60_local", "acl_mine:\n"+acl+"  accept\n")
-			b.write("/etc/exim4/mine.data", acl+"  accept\n")
+			b.Write("/etc/exim4/conf.d/main/95_local", "acl_not_smtp=acl_mine\nCHECK_DATA_LOCAL_ACL_FILE = /etc/exim4/mine.data\n")
+			b.Write("/etc/exim4/conf.d/acl/60_local", "acl_mine:\n"+acl+"  accept\n")
+			b.Write("/etc/exim4/mine.data", acl+"  accept\n")
 		}},
 		{"from the template, an ACL file", false, "", 0, func(b *box, acl string) {
-			b.write("/etc/exim4/exim4.conf.localmacros", "acl_not_smtp = /etc/exim4/mine.script\nCHECK_DATA_LOCAL_ACL_FILE = /etc/exim4/mine.data\n")
-			b.write("/etc/exim4/mine.script", acl+"accept\n")
-			b.write("/etc/exim4/mine.data", acl)
+			b.Write("/etc/exim4/exim4.conf.localmacros", "acl_not_smtp = /etc/exim4/mine.script\nCHECK_DATA_LOCAL_ACL_FILE = /etc/exim4/mine.data\n")
+			b.Write("/etc/exim4/mine.script", acl+"accept\n")
+			b.Write("/etc/exim4/mine.data", acl)
 		}},
 		{"an ACL that discards comes last", true, "  discard\n    condition = ${if match{$h_subject:}{drop it}}\n", 2, func(b *box, acl string) {
-			b.write("/etc/exim4/conf.d/main/05_local", "acl_not_smtp = acl_mine\nCHECK_DATA_LOCAL_ACL_FILE = /etc/exim4/mine.data\n")
-			b.write("/etc/exim4/conf.d/acl/60_local", "acl_mine:\n"+acl+"  accept\n")
-			b.write("/etc/exim4/mine.data", acl)
+			b.Write("/etc/exim4/conf.d/main/05_local", "acl_not_smtp = acl_mine\nCHECK_DATA_LOCAL_ACL_FILE = /etc/exim4/mine.data\n")
+			b.Write("/etc/exim4/conf.d/acl/60_local", "acl_mine:\n"+acl+"  accept\n")
+			b.Write("/etc/exim4/mine.data", acl)
 		}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			b := installer(t, tt.split)
 			tt.setUp(b, theirs+tt.more)
-			b.run("update-exim4.conf")
+			b.Run("update-exim4.conf")
 			before := b.everything()
 			s := newBySubject()
 			b.serve(&s.Server)
@@ -315,7 +278,7 @@ func TestInstallChains(t *testing.T) {
 			b.installs(0, "install")
 			b.asksBothWays(s)
 			b.installs(0, "uninstall", "--purge")
-			if d := differences(before, b.everything()); d != "" {
+			if d := privatebox.Differences(before, b.everything()); d != "" {
 				t.Errorf("not as before:\n%s", d)
 			}
 		})
@@ -327,18 +290,18 @@ func TestInstallRefusesAndChangesNothing(t *testing.T) {
 		name, want string
 		setUp      func(b *box)
 	}{
-		{"a broken configuration", "mend", func(b *box) { b.write("/etc/exim4/conf.d/main/99_local", "no_such_option = 1\n") }},
-		{"a broken configuration that is in force", "mend", func(b *box) { b.run("sh", "-c", "echo no_such_option >>/var/lib/exim4/config.autogenerated") }},
+		{"a broken configuration", "mend", func(b *box) { b.Write("/etc/exim4/conf.d/main/99_local", "no_such_option = 1\n") }},
+		{"a broken configuration that is in force", "mend", func(b *box) { b.Run("sh", "-c", "echo no_such_option >>/var/lib/exim4/config.autogenerated") }},
 		{"an include that Exim's user cannot read", "mend", func(b *box) {
-			b.write("/etc/exim4/closed", "  accept\n")
-			b.run("chmod", "600", "/etc/exim4/closed")
-			b.write("/etc/exim4/conf.d/acl/60_local", "acl_mine:\n.include /etc/exim4/closed\n")
+			b.Write("/etc/exim4/closed", "  accept\n")
+			b.Run("chmod", "600", "/etc/exim4/closed")
+			b.Write("/etc/exim4/conf.d/acl/60_local", "acl_mine:\n.include /etc/exim4/closed\n")
 		}},
-		{"a configuration written by hand", "by hand", func(b *box) { b.write("/etc/exim4/exim4.conf", "begin acl\n") }},
+		{"a configuration written by hand", "by hand", func(b *box) { b.Write("/etc/exim4/exim4.conf", "begin acl\n") }},
 		{"an acl_not_smtp that is no name", "more than the name", func(b *box) {
-			b.write("/etc/exim4/conf.d/main/05_local", "acl_not_smtp = ${if eq {1}{1} {acl_a}{acl_b}}\n")
+			b.Write("/etc/exim4/conf.d/main/05_local", "acl_not_smtp = ${if eq {1}{1} {acl_a}{acl_b}}\n")
 		}},
-		{"no programs", "build it first", func(b *box) { b.run("rm", "/run/bin/osmctl") }},
+		{"no programs", "build it first", func(b *box) { b.Run("rm", "/run/bin/osmctl") }},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -349,7 +312,7 @@ func TestInstallRefusesAndChangesNothing(t *testing.T) {
 			if !strings.Contains(out, tt.want) || !strings.Contains(out, "nothing was changed") {
 				t.Errorf("it says %q, want %q and that nothing was changed", out, tt.want)
 			}
-			if d := differences(before, b.everything()); d != "" {
+			if d := privatebox.Differences(before, b.everything()); d != "" {
 				t.Errorf("it changed:\n%s", d)
 			}
 		})
@@ -363,33 +326,33 @@ func TestInstallTakesBackWhatItDidWhenAStepFails(t *testing.T) {
 		setUp      func(b *box)
 	}{
 		{"the hook was taken out of the DATA ACL", "did not lead to a question", true, func(b *box) {
-			b.run("sed", "-i", "/ifdef CHECK_DATA_LOCAL_ACL_FILE/,/endif/d", "/etc/exim4/conf.d/acl/40_exim4-config_check_data")
+			b.Run("sed", "-i", "/ifdef CHECK_DATA_LOCAL_ACL_FILE/,/endif/d", "/etc/exim4/conf.d/acl/40_exim4-config_check_data")
 		}},
 		{"Debian's tool refuses the result", "refuses the new configuration", false, func(b *box) {
-			b.run("sed", "-i", "s/^begin acl/CHECK_DATA_LOCAL_ACL_FILE = \\/etc\\/exim4\\/mine\\n&/", "/etc/exim4/exim4.conf.template")
-			b.write("/etc/exim4/mine", "")
+			b.Run("sed", "-i", "s/^begin acl/CHECK_DATA_LOCAL_ACL_FILE = \\/etc\\/exim4\\/mine\\n&/", "/etc/exim4/exim4.conf.template")
+			b.Write("/etc/exim4/mine", "")
 		}},
 		{"a folder cannot be written", "Read-only file system", true, func(b *box) {
-			b.run("mount", "-t", "tmpfs", "-o", "ro", "tmpfs", "/etc/logrotate.d")
+			b.Run("mount", "-t", "tmpfs", "-o", "ro", "tmpfs", "/etc/logrotate.d")
 		}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			b := installer(t, tt.split)
 			tt.setUp(b)
-			b.run("update-exim4.conf")
-			before, users := b.everything(), b.run("cat", "/etc/passwd", "/etc/group", "/etc/shadow", "/etc/gshadow")
+			b.Run("update-exim4.conf")
+			before, users := b.everything(), b.Run("cat", "/etc/passwd", "/etc/group", "/etc/shadow", "/etc/gshadow")
 			out := b.installs(1, "install")
 			if !strings.Contains(out, tt.want) || !strings.Contains(out, "everything is as it was before") {
 				t.Errorf("it says\n%s\nwant %q", out, tt.want)
 			}
-			if d := differences(before, b.everything()); d != "" {
+			if d := privatebox.Differences(before, b.everything()); d != "" {
 				t.Errorf("not as before:\n%s", d)
 			}
-			if now := b.run("cat", "/etc/passwd", "/etc/group", "/etc/shadow", "/etc/gshadow"); now != users {
+			if now := b.Run("cat", "/etc/passwd", "/etc/group", "/etc/shadow", "/etc/gshadow"); now != users {
 				t.Errorf("users before\n%s\nand after\n%s", users, now)
 			}
-			b.run("exim4", "-bV")
+			b.Run("exim4", "-bV")
 		})
 	}
 }
@@ -403,7 +366,7 @@ func TestDryRunShowsAndChangesNothing(t *testing.T) {
 			t.Errorf("the dry run does not show %q:\n%s", want, out)
 		}
 	}
-	if d := differences(before, b.everything()); d != "" {
+	if d := privatebox.Differences(before, b.everything()); d != "" {
 		t.Errorf("the dry run changed:\n%s", d)
 	}
 	b.installs(0, "install")
@@ -411,7 +374,7 @@ func TestDryRunShowsAndChangesNothing(t *testing.T) {
 	if out := b.installs(0, "uninstall", "--dry-run"); !strings.Contains(out, "--- /etc/exim4/osm/policy.acl") {
 		t.Errorf("the dry run of uninstall shows:\n%s", out)
 	}
-	if d := differences(before, b.everything()); d != "" {
+	if d := privatebox.Differences(before, b.everything()); d != "" {
 		t.Errorf("the dry run of uninstall changed:\n%s", d)
 	}
 }
@@ -436,28 +399,28 @@ func TestInstallFailClosed(t *testing.T) {
 
 func TestInstallLeavesTheOperatorsSettingsAlone(t *testing.T) {
 	b := installer(t, true)
-	b.write("/etc/exim4/conf.d/main/00_local", "MAIN_TIMEOUT_FROZEN_AFTER = 3d\nMAIN_LOG_SELECTOR = +all\n")
-	b.write("/etc/osm/osm.toml", "checking = false\n")
-	b.run("update-exim4.conf")
+	b.Write("/etc/exim4/conf.d/main/00_local", "MAIN_TIMEOUT_FROZEN_AFTER = 3d\nMAIN_LOG_SELECTOR = +all\n")
+	b.Write("/etc/osm/osm.toml", "checking = false\n")
+	b.Run("update-exim4.conf")
 	out := b.installs(0, "install")
 	for _, want := range []string{"timeout_frozen_after is 3d", "no -skip_delivery"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no warning with %q:\n%s", want, out)
 		}
 	}
-	if got := b.read("/etc/osm/osm.toml"); got != "checking = false\n" {
+	if got := b.Read("/etc/osm/osm.toml"); got != "checking = false\n" {
 		t.Errorf("osm.toml became %q", got)
 	}
 	// What the operator sets later, in the place that Debian names for it, holds as well.
-	b.write("/etc/exim4/conf.d/main/000_localmacros", "MAIN_IGNORE_BOUNCE_ERRORS_AFTER = 3d\n")
-	b.run("update-exim4.conf")
-	if got := b.run("exim4", "-bP", "ignore_bounce_errors_after"); got != "ignore_bounce_errors_after = 3d\n" {
+	b.Write("/etc/exim4/conf.d/main/000_localmacros", "MAIN_IGNORE_BOUNCE_ERRORS_AFTER = 3d\n")
+	b.Run("update-exim4.conf")
+	if got := b.Run("exim4", "-bP", "ignore_bounce_errors_after"); got != "ignore_bounce_errors_after = 3d\n" {
 		t.Errorf("what the operator set after the installation: %s", got)
 	}
 	// A line that the operator adds later stays when osm goes.
-	b.run("sh", "-c", "echo '# later' >>/etc/exim4/exim4.conf.localmacros")
+	b.Run("sh", "-c", "echo '# later' >>/etc/exim4/exim4.conf.localmacros")
 	b.installs(0, "uninstall")
-	if got := b.read("/etc/exim4/exim4.conf.localmacros"); got != "# later\n" {
+	if got := b.Read("/etc/exim4/exim4.conf.localmacros"); got != "# later\n" {
 		t.Errorf("exim4.conf.localmacros is %q after uninstall, want the operator's line", got)
 	}
 }
@@ -468,8 +431,8 @@ func TestCheckNamesWhatIsMissing(t *testing.T) {
 	b.serve(&s.Server)
 	b.installs(0, "install")
 	b.installs(0, "check")
-	b.run("rm", "/usr/local/sbin/osmctl", "/etc/exim4/conf.d/router/050_osm_discard")
-	b.run("sh", "-c", "echo >>/etc/exim4/osm/policy.acl")
+	b.Run("rm", "/usr/local/sbin/osmctl", "/etc/exim4/conf.d/router/050_osm_discard")
+	b.Run("sh", "-c", "echo >>/etc/exim4/osm/policy.acl")
 	out := b.installs(1, "check")
 	for _, want := range []string{"/usr/local/sbin/osmctl", "050_osm_discard", "policy.acl: not as it was installed"} {
 		if !strings.Contains(out, want) {
@@ -482,29 +445,29 @@ func TestInstallMendsItsOwnPieces(t *testing.T) {
 	b := installer(t, true)
 	b.installs(0, "install")
 	before := b.everything()
-	b.run("rm", "/etc/exim4/osm/policy.acl")
-	if _, code := b.try("", "exim4", "-bV"); code == 0 {
+	b.Run("rm", "/etc/exim4/osm/policy.acl")
+	if _, code := b.Try("", "exim4", "-bV"); code == 0 {
 		t.Fatal("Exim does without the file that its configuration includes")
 	}
 	b.installs(0, "install")
-	if d := differences(before, b.everything()); d != "" {
+	if d := privatebox.Differences(before, b.everything()); d != "" {
 		t.Errorf("not as after the first install:\n%s", d)
 	}
-	b.run("rm", "/etc/exim4/osm/policy.acl")
+	b.Run("rm", "/etc/exim4/osm/policy.acl")
 	b.installs(0, "uninstall")
-	b.run("exim4", "-bV")
+	b.Run("exim4", "-bV")
 }
 
 func TestUninstallWithPurgeWaitsForTheDaemonsEnd(t *testing.T) {
 	b := installer(t, true)
 	b.installs(0, "install")
-	running := b.command("systemd-socket-activate", "-l", "/run/osm/policy.sock", "cat")
+	running := b.Command("systemd-socket-activate", "-l", "/run/osm/policy.sock", "cat")
 	if err := running.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { running.Process.Kill(); running.Wait() })
 	for range 1000 {
-		if _, code := b.try("", "test", "-S", "/run/osm/policy.sock"); code == 0 {
+		if _, code := b.Try("", "test", "-S", "/run/osm/policy.sock"); code == 0 {
 			break
 		}
 	}
@@ -512,7 +475,7 @@ func TestUninstallWithPurgeWaitsForTheDaemonsEnd(t *testing.T) {
 	if out := b.installs(1, "uninstall", "--purge"); !strings.Contains(out, "osmd runs; stop it first") {
 		t.Errorf("it says %q", out)
 	}
-	if d := differences(before, b.everything()); d != "" {
+	if d := privatebox.Differences(before, b.everything()); d != "" {
 		t.Errorf("it changed:\n%s", d)
 	}
 	if out := b.installs(0, "uninstall"); !strings.Contains(out, "osmd still runs: stop it") {
@@ -526,10 +489,10 @@ func TestARunThatWasKilledIsMended(t *testing.T) {
 	for _, split := range []bool{true, false} {
 		t.Run(fmt.Sprintf("split %v", split), func(t *testing.T) {
 			b := installer(t, split)
-			b.write("/etc/exim4/conf.d/main/05_local", "acl_not_smtp = acl_mine\n")
-			b.write("/etc/exim4/conf.d/acl/60_local", "acl_mine:\n  accept\n")
-			b.write("/etc/exim4/exim4.conf.localmacros", "# mine, without a last newline")
-			b.run("update-exim4.conf")
+			b.Write("/etc/exim4/conf.d/main/05_local", "acl_not_smtp = acl_mine\n")
+			b.Write("/etc/exim4/conf.d/acl/60_local", "acl_mine:\n  accept\n")
+			b.Write("/etc/exim4/exim4.conf.localmacros", "# mine, without a last newline")
+			b.Run("update-exim4.conf")
 			before := b.everything()
 			began := time.Now()
 			b.installs(0, "install")
@@ -537,10 +500,10 @@ func TestARunThatWasKilledIsMended(t *testing.T) {
 			installed := b.everything()
 			wanted := func(what, want string) {
 				t.Helper()
-				if d := differences(want, b.everything()); d != "" {
+				if d := privatebox.Differences(want, b.everything()); d != "" {
 					t.Fatalf("%s is not whole:\n%s", what, d)
 				}
-				if left, _ := b.try("", "sh", "-c", "ls -d /run/osm-install.??????"); strings.Contains(left, "\n/run") {
+				if left, _ := b.Try("", "sh", "-c", "ls -d /run/osm-install.??????"); strings.Contains(left, "\n/run") {
 					t.Fatalf("%s left %s", what, left)
 				}
 			}
@@ -571,10 +534,10 @@ func TestARunThatWasKilledIsMended(t *testing.T) {
 
 // kills starts install.sh and ends it and all that it started after some time.
 func (b *box) kills(after time.Duration, args ...string) {
-	b.t.Helper()
+	b.T.Helper()
 	if args[0] == "install" {
 		args = append(args, "--bin", "/run/bin")
 	}
-	b.isNotTheMachine()
-	b.try("", append([]string{"timeout", "-s", "KILL", fmt.Sprint(after.Seconds()), "/srv/exim-acl/install.sh"}, args...)...)
+	b.NotTheMachine("/etc", "/usr/local", "/var/lib")
+	b.Try("", append([]string{"timeout", "-s", "KILL", fmt.Sprint(after.Seconds()), "/srv/exim-acl/install.sh"}, args...)...)
 }
