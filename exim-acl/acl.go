@@ -38,19 +38,20 @@ type ACLParams struct {
 	CPanel     bool   // cPanel's variables: what it found out, and which mail goes out
 }
 
-// relayed tells which remote hosts without a login are asked about.
-const (
-	relayedHosts  = "${if match_ip{$sender_host_address}{+relay_from_hosts}}"
-	relayedCPanel = "${if def:acl_m_outbound_recipient}"
-)
+// relayedHosts tells which remote hosts without a login are asked about.
+const relayedHosts = "${if match_ip{$sender_host_address}{+relay_from_hosts}}"
+
+// relayedCPanel is the same for cPanel. Its ACL notes that a recipient outside was named,
+// even where it then refused that one: so one must be among those that were taken.
+//
+//go:embed cpanel/relayed.in
+var relayedCPanel string
 
 // cpanelFields are the names that only cPanel's ACL can send. The variables are
 // guarded: with strict_acl_vars an unset one would fail the whole question.
-const cpanelFields = `\
-owner64=${base64:${length_128:${if def:acl_c_authenticated_local_user{$acl_c_authenticated_local_user}}}}\n\
-vhost64=${base64:${length_512:${if def:acl_c_vhost_owner{$acl_c_vhost_owner}}}}\n\
-recent64=${base64:${length_512:${if def:acl_c_recent_authed_mail_ips_text_entry{$acl_c_recent_authed_mail_ips_text_entry}}}}\n\
-always64=${base64:${length_256:${if def:acl_c_alwaysrelay{$acl_c_alwaysrelay}}}}\n`
+//
+//go:embed cpanel/fields.in
+var cpanelFields string
 
 func (p ACLParams) values() map[string]string {
 	v := map[string]string{
@@ -71,7 +72,7 @@ func (p ACLParams) values() map[string]string {
 		v["FAILCLOSED"] = "yes"
 	}
 	if p.CPanel {
-		v["RELAYED"], v["PANEL"] = relayedCPanel, cpanelFields
+		v["RELAYED"], v["PANEL"] = strings.TrimSpace(relayedCPanel), strings.TrimSuffix(cpanelFields, "\n")
 	}
 	return v
 }

@@ -1,5 +1,6 @@
 #!/bin/sh
-# install.sh puts osm on a machine with Debian's Exim and takes it away again.
+# install.sh puts osm on a machine with Debian's Exim, or with cPanel, and takes it away
+# again.
 #
 #   install.sh install   [--dry-run] [--fail-closed] [--bin DIR]
 #   install.sh uninstall [--dry-run] [--purge]
@@ -8,7 +9,8 @@
 #
 # It asks Exim before and after, takes back everything it did when a step fails, and can
 # be run again at any time. lib/plan.sh holds how files are changed and given back,
-# lib/exim.sh what Exim is told, lib/system.sh users, programs and units.
+# lib/exim.sh how Exim is asked, lib/debian.sh or lib/cpanel.sh what it is told and
+# where, lib/system.sh users, programs and units.
 set -eu
 umask 022
 LC_ALL=C
@@ -32,6 +34,7 @@ usage() {
 . "$here/lib/plan.sh"
 . "$here/lib/exim.sh"
 . "$here/lib/system.sh"
+if [ -e /usr/local/cpanel/version ]; then . "$here/lib/cpanel.sh"; else . "$here/lib/debian.sh"; fi
 
 command=${1:-}
 [ $# -gt 0 ] && shift
@@ -57,18 +60,22 @@ install() {
 	plan_programs
 	plan_system
 	plan_exim
+	plan_panel
 	if [ -n "$dry_run" ]; then
 		plan_show
 		show_users
+		show_panel
 		return
 	fi
 	guard
+	panel_guard
 	! has_systemd || undo_with restart_old # the first to be noted is the last to be done
 	make_users
 	plan_apply
 	start_daemon
 	exim_regenerate
 	exim_after
+	panel_join
 	commit
 	exim_reload
 	finished
@@ -84,19 +91,24 @@ uninstall() {
 	plan_exim_out
 	if [ -n "$dry_run" ]; then
 		plan_exim_files_out
+		plan_panel_out
 		plan_system_out
 		plan_show
 		return
 	fi
 	guard
+	panel_guard
 	plan_apply
 	exim_regenerate
 	exim_still_works
 	# Exim no longer names them: now they may go.
 	plan_next
 	plan_exim_files_out
+	plan_panel_out
 	plan_system_out
+	panel_leave
 	plan_apply
+	panel_left
 	commit
 	exim_reload
 	system_gone

@@ -135,7 +135,7 @@ take_back() {
 		restore) cp -a "$work/old/$rest" "$path.osm-new" && mv -f "$path.osm-new" "$path" ;;
 		delete) rm -f "$path" ;;
 		rmdir) rmdir "$path" ;;
-		mkdir) mkdir -p "$path" ;;
+		mkdir) mkdir -p "$path" && chown "${rest#* }" "$path" && chmod "${rest% *}" "$path" ;;
 		rmtree) rm -rf "$path" ;;
 		run) $path $rest </dev/null >/dev/null 2>&1 || warn "could not take back with: $path $rest" ;;
 		esac
@@ -197,8 +197,9 @@ make_dir() {
 }
 
 remove_dir() {
+	was=$(stat -c '%a %u:%g' "$1")
 	rmdir "$1" 2>/dev/null || return 0
-	printf 'mkdir %s\n' "$1" >>"$work/undo"
+	printf 'mkdir %s %s\n' "$1" "$was" >>"$work/undo"
 }
 
 written() { grep -qxF "$1" "$work/written" 2>/dev/null; }

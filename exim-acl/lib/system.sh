@@ -21,7 +21,7 @@ plan_programs() {
 
 plan_system() {
 	want_dir /etc/osm 755 root:root
-	[ ! -e "$here/../internal/config/osm.toml" ] || want_once /etc/osm/osm.toml 644 root:root <"$here/../internal/config/osm.toml"
+	[ ! -e "$here/../internal/config/osm.toml" ] || osm_settings | want_once /etc/osm/osm.toml 644 root:root
 	executor_settings | want_once /etc/osm/executor.toml 644 root:root
 	want_dir /var/lib/osm 750 osm:osm
 	want /etc/logrotate.d/osm 644 root:root <"$here/systemd/osm.logrotate"
@@ -30,7 +30,7 @@ plan_system() {
 	done
 	has_systemd || return 0
 	for u in $units; do
-		OSM_EXIMGROUP=$(exim_group) fill "$here/systemd/$u" | want $unit_dir/$u 644 root:root
+		OSM_EXIMGROUP=$(exim_group) OSM_EXIMPATHS=$(exim_paths) fill "$here/systemd/$u" | want $unit_dir/$u 644 root:root
 	done
 }
 
@@ -39,6 +39,7 @@ executor_settings() {
 		# executor.toml: what the part of osm that runs as root may do. It is root's own: nothing
 		# that osmd, its database or a request says can change it.
 	END
+	executor_more
 }
 
 has_group() { getent group "$1" >/dev/null; }
@@ -146,11 +147,13 @@ system_gone() {
 	fi
 }
 
+asks_about="every outgoing message" # unless the administrator wants less
+
 report() {
 	timers
 	case $answer in
-	asked) say "Exim asks osmd about every outgoing message, and osmd answers." ;;
-	*) say "Exim asks about every outgoing message; osmd does not answer yet, so all mail passes unchecked." ;;
+	asked) say "Exim asks osmd about $asks_about, and osmd answers." ;;
+	down | unreached) say "Exim asks about $asks_about; osmd does not answer yet, so all mail passes unchecked." ;;
 	esac
 	if [ -x /usr/sbin/cagefsctl ]; then
 		warn "users in CageFS cannot reach the socket yet, so their mail passes unchecked: add the line /run/osm to /etc/cagefs/cagefs.mp and run cagefsctl --remount-all"
@@ -178,6 +181,7 @@ check() {
 	: >"$new.plan"
 	plan_system
 	plan_exim
+	plan_panel
 	while read -r what path mode owner; do
 		case $what in
 		put) case $path in
@@ -190,13 +194,7 @@ check() {
 	for p in $programs; do [ -x /usr/local/sbin/$p ] || missing "/usr/local/sbin/$p: the program is not there"; done
 	has_user osm || missing "the user osm"
 	has_group osm-admin || missing "the group osm-admin"
-	[ "$(option acl_not_smtp)" = acl_osm_not_smtp ] || missing "acl_not_smtp is \"$(option acl_not_smtp)\": script mail is not checked"
-	case $(probe_result) in
-	asked) say "Exim asks, osmd answers" ;;
-	down) missing "Exim asks, but osmd does not answer on /run/osm/policy.sock" ;;
-	unreached) warn "Exim takes no test message from 127.0.0.1, so the hook in its DATA ACL could not be tried" ;;
-	*) missing "a test message led to no question: the DATA ACL is not hooked" ;;
-	esac
+	check_hooks
 	timers
 	[ $bad = 0 ] && say "complete"
 	return $bad
