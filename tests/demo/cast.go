@@ -31,8 +31,8 @@ func cast() []role {
 			"within every limit, although all Subjects look alike"},
 		{"journal", "a newsletter, its limit raised to 5,000 until a date (SMTP AUTH, 50 recipients each)", newsletter, 10, 10, 0,
 			"500 recipients: over the usual 300, within the raised limit"},
-		{"hacked", "a hacked upload folder sends spam (PHP mail())", hacked, 250 + 5, directoryMax + 5, 150,
-			fmt.Sprintf("exactly %d of the directory pass; the site's own contact form goes on", directoryMax)},
+		{"hacked", "a hacked contact form sends spam (PHP mail()), and some visitors' questions", hacked, 250 + 5 + 5, directoryMax + 5, 150 + 5,
+			fmt.Sprintf("exactly %d of the directory pass; the site's booking page goes on", directoryMax)},
 		{"stolen", "a stolen mailbox password (SMTP AUTH, 10 recipients each)", stolen, 40 + 5, loginMax/10 + 5, 20,
 			fmt.Sprintf("exactly %d recipients pass; the account's shop script goes on", loginMax)},
 		{"form", "a contact form run by the shared web user www-data", form, 15, 15, 0,
@@ -85,11 +85,24 @@ func newsletter(ctx context.Context, l *lab.Lab) error {
 	return mailbox(ctx, l, "journal", "November news, part %d", 10, 50)
 }
 
+// question is the Subject of the mail that should not have been stopped: it came from the
+// same folder.
+const question = "A question from your site"
+
 func hacked(ctx context.Context, l *lab.Lab) error {
-	if err := php(ctx, l, "hacked", "wp-content/uploads", "You have won, number %d", 250); err != nil {
-		return err
+	for _, s := range []struct {
+		folder, subject string
+		n               int
+	}{
+		{"wp-content/plugins/contact-form", "You have won, number %d", 250},
+		{"wp-content/plugins/contact-form", question, 5},
+		{"booking", "Your booking", 5},
+	} {
+		if err := php(ctx, l, "hacked", s.folder, s.subject, s.n); err != nil {
+			return err
+		}
 	}
-	return php(ctx, l, "hacked", "contact", "A question from your site", 5)
+	return nil
 }
 
 func stolen(ctx context.Context, l *lab.Lab) error {

@@ -3,9 +3,9 @@
 // shared web user and a forwarder. All deliveries end in a sink of the demo's own; nothing
 // can leave, and the host is left as it was.
 //
-// It prints who is stopped, when and why, then a table, and goes on running for osmctl
-// until Ctrl-C. With DEMO_EXIT=1 it ends by itself, with status 0 only if each of the six
-// was treated as it should.
+// It prints a link to the page, who is stopped, when and why, then a table, and goes on
+// running for browser and osmctl until Ctrl-C. With DEMO_EXIT=1 it ends by itself, with
+// status 0 only if each of the six was treated as it should and the page tells of it.
 package main
 
 import (
@@ -48,7 +48,7 @@ reason  = "monthly newsletter, ticket 4711"
 `
 
 func main() {
-	if err := lab.Enter(); err != nil {
+	if err := lab.EnterWith(outside); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}
@@ -94,16 +94,29 @@ func run(ctx context.Context) (ok bool, err error) {
 		return false, err
 	}
 	defer func() { err = errors.Join(err, d.Stop()) }()
+	p, err := startPage(l, bin)
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, p.stop()) }()
 	fmt.Printf("osmd %s decides for a private Exim. Six accounts begin to send.\n\n", version(d))
+	p.tell()
 	tail := newTeller(l.ControlSocket())
 	if err := play(ctx, l); err != nil {
 		return false, err
 	}
 	ok, err = report(ctx, l)
-	if err != nil || os.Getenv("DEMO_EXIT") != "" {
-		return ok, err
+	if err != nil {
+		return false, err
 	}
-	tryIt(l, bin, tail)
+	if err := p.answers(d.Osmctl, "hacked", "stolen"); err != nil {
+		return false, err
+	}
+	if os.Getenv("DEMO_EXIT") != "" {
+		fmt.Println("\nThe page answered on the host's", p.listen)
+		return ok, nil
+	}
+	tryIt(l, bin, tail, p)
 	<-ctx.Done()
 	fmt.Println("\nstopping, and leaving this machine as it was")
 	return ok, nil

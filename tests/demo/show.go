@@ -140,7 +140,7 @@ func heldBy(l *lab.Lab, account string) (int, error) {
 	return len(list.Items), err
 }
 
-func tryIt(l *lab.Lab, bin string, t *teller) {
+func tryIt(l *lab.Lab, bin string, t *teller, p *page) {
 	t.mu.Lock()
 	ref := t.ref
 	t.mu.Unlock()
@@ -148,6 +148,9 @@ func tryIt(l *lab.Lab, bin string, t *teller) {
 	if wd, err := os.Getwd(); err == nil {
 		ctl = strings.Replace(ctl, wd+"/", "", 1)
 	}
-	fmt.Printf("\nIt goes on running. In another terminal (as root):\n\n  %s status\n  %s explain %s\n  %s usage stolen\n  %s held list --account hacked\n\nCtrl-C stops it.\n",
-		ctl, ctl, ref, ctl, ctl)
+	fmt.Printf("\nIt goes on running. In the browser: find out who was hacked, why his mail stopped, and release what\nhis visitors wrote (%q). The link again:\n\n  %s\n\nor a new one, if that was used, in another terminal (as root):\n\n", question, p.link)
+	for _, args := range []string{"web link --listen " + p.listen, "status", "explain " + ref, "usage stolen", "held list --account hacked"} {
+		fmt.Printf("  %s %s\n", ctl, args)
+	}
+	fmt.Print("\nCtrl-C stops it.\n")
 }

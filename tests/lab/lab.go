@@ -259,16 +259,20 @@ func (l *Lab) bindFile(target, text string) error {
 
 // OverlayEtc lets everything below /etc be changed in this namespace alone; what is
 // changed lies in dir.
-func OverlayEtc(dir string) error {
-	upper, work := filepath.Join(dir, "etc-upper"), filepath.Join(dir, "etc-work")
+func OverlayEtc(dir string) error { return Overlay("/etc", dir) }
+
+// Overlay is OverlayEtc for another folder.
+func Overlay(target, dir string) error {
+	name := strings.ReplaceAll(strings.TrimPrefix(target, "/"), "/", "-")
+	upper, work := filepath.Join(dir, name+"-upper"), filepath.Join(dir, name+"-work")
 	for _, d := range []string{upper, work} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			return err
 		}
 	}
-	o := fmt.Sprintf("lowerdir=/etc,upperdir=%s,workdir=%s", upper, work)
-	if err := syscall.Mount("overlay", "/etc", "overlay", 0, o); err != nil {
-		return fmt.Errorf("mount an overlay on /etc: %w", err)
+	o := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", target, upper, work)
+	if err := syscall.Mount("overlay", target, "overlay", 0, o); err != nil {
+		return fmt.Errorf("mount an overlay on %s: %w", target, err)
 	}
 	return nil
 }
