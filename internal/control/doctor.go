@@ -48,6 +48,7 @@ func (h *Host) Checks(ctx context.Context) []Check {
 		question,
 	)
 	list = append(list, h.exim(ctx)...)
+	list = append(list, h.cpanel()...)
 	return append(list, h.inspector(ctx), h.executorFile(), h.units(), h.jails())
 }
 

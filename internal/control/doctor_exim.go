@@ -39,7 +39,7 @@ func (h *Host) exim(ctx context.Context) []Check {
 
 // eximBroken is the worst that can be: Exim takes and delivers nothing.
 func eximBroken(e *actions.ExecutorError) Check {
-	return bad("exim", "exim4 -bV tells where; if it names a file of osm's: "+runInstall, "Exim cannot use its configuration, which stops ALL mail: %s", e.Why)
+	return bad("exim", "exim -bV tells where; if it names a file of osm's: "+runInstall, "Exim cannot use its configuration, which stops ALL mail: %s", e.Why)
 }
 
 // spool checks that we look for held mail where Exim keeps it.
