@@ -14,10 +14,11 @@ build: ## compile bin/osmd and bin/osmctl
 	@mkdir -p bin
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/osmd ./cmd/osmctl
 
-deps: ## install with apt what the demo and the tests run on (Exim, PHP, …)
+deps: ## install with apt what the demo and the tests run on (Exim, PHP, Chromium, …)
 	@$(SUDO) tests/deps.sh
 
-demo: deps build ## run the product on a private Exim with six accounts; DEMO_EXIT=1 ends by itself
+demo: build ## run the product on a private Exim with six accounts; DEMO_EXIT=1 ends by itself
+	@$(SUDO) tests/deps.sh demo
 	@$(GO) build -o bin/demo ./tests/demo
 	@$(SUDO) env DEMO_EXIT=$(DEMO_EXIT) bin/demo
 
@@ -25,7 +26,7 @@ test: deps ## everything that must pass: lint, unit and race, real Exim, fuzzers
 	@$(SUDO) tests/run.sh
 
 unit: ## the tests that need neither root nor Exim
-	$(GO) test ./counters ./policy ./sql ./internal/config ./internal/panel
+	$(GO) test ./counters ./policy ./sql ./internal/config ./internal/panel ./internal/webfront ./whm-addon
 
 race: ## all tests with the race detector
 	@$(SUDO) $(GO) test -race -shuffle=on ./...

@@ -10,3 +10,4 @@ cc -O2 -o bin/load tests/bench/load/load.c -lm -lpthread
 bin/bench -bin bin "$@"
 echo
 "$go" test -run '^$' -bench . -benchmem ./counters ./policy ./exim-acl ./sql
+"$go" test -run '^$' -bench Pages ./tests/web

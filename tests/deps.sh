@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
-# Installs with apt what the demo and the tests run on. Starts no service and replaces no
-# mail server: where another one is installed it says so and stops.
+# Installs with apt what the demo and the tests run on ("deps.sh demo": the demo alone).
+# Starts no service and replaces no mail server: where another one is installed it says so
+# and stops.
 set -euo pipefail
 packages=(exim4-daemon-heavy exim4-config php-cli php-cgi iproute2 perl-base util-linux systemd
-  libcap2-bin logrotate diffutils mandoc chromium fonts-inter fonts-dejavu-core)
-# npm brings axe-core to the tests of the page; it comes with Node where that is no package
-# of Debian's.
-command -v npm >/dev/null || packages+=(npm)
+  libcap2-bin logrotate diffutils mandoc)
+if [ "${1:-}" != demo ]; then
+  packages+=(chromium fonts-inter fonts-dejavu-core)
+  # npm brings axe-core to the tests of the page; it comes with Node where that is no package
+  # of Debian's.
+  command -v npm >/dev/null || packages+=(npm)
+fi
 missing=()
 for p in "${packages[@]}"; do
   dpkg-query -W -f='${db:Status-Status}\n' "$p" 2>/dev/null | grep -qx installed || missing+=("$p")

@@ -31,8 +31,9 @@ const (
 	largeDecisions = 200_000
 	largeEvents    = 100_000
 	largeHeld      = 5_000
-	// pageTime is what each page may take on such a server.
-	pageTime = 200 * time.Millisecond
+	// pageTime is what each page may take on such a server, previewTime what a preview may:
+	// it judges the mail of seven days again, and takes less of it where that takes too long.
+	pageTime, previewTime = 200 * time.Millisecond, 5 * time.Second
 )
 
 // large is a daemon's page in this process, with a store that was filled directly.
@@ -47,8 +48,9 @@ func newLarge(t testing.TB) *large {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	now := policy.Moment{Wall: time.Now().UTC().Truncate(time.Second), Boot: policy.BootShift}
-	clock := func() policy.Moment { return now }
-	s, err := store.Open(t.Context(), store.Options{Path: filepath.Join(t.TempDir(), "osm.db"), Log: log, Now: func() time.Time { return now.Wall }, BootID: "large"})
+	begun := time.Now()
+	clock := func() policy.Moment { return now.Add(time.Since(begun)) }
+	s, err := store.Open(t.Context(), store.Options{Path: filepath.Join(t.TempDir(), "osm.db"), Log: log, Now: func() time.Time { return clock().Wall }, BootID: "large"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,12 +236,16 @@ func BenchmarkPagesOfALargeServer(b *testing.B) {
 				all = append(all, took)
 			}
 			slices.Sort(all)
-			if middle := all[len(all)/2]; middle > pageTime {
-				errs = append(errs, fmt.Errorf("%s takes %v", page, middle))
+			may := pageTime
+			if page == previewed {
+				may = previewTime
+			}
+			if middle := all[len(all)/2]; middle > may {
+				errs = append(errs, fmt.Errorf("%s takes %v, and may take %v", page, middle, may))
 			}
 		})
 	}
 	if err := errors.Join(errs...); err != nil {
-		b.Errorf("a page may take %v: %v", pageTime, err)
+		b.Error(err)
 	}
 }
