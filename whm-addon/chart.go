@@ -3,7 +3,6 @@ package whm
 import (
 	"fmt"
 	"html/template"
-	"math"
 	"strings"
 	"time"
 
@@ -72,19 +71,15 @@ func (p *pages) newChart(id, title string, list []control.Bucket, from time.Time
 	return c
 }
 
-// niceTop is the least round number that is not below n: 1, 2, 4, 6, 8 or 10 times a power
-// of ten, so that half of it is a whole number where it matters.
+// niceTop is the least round number that is not below n, and whose half is whole.
 func niceTop(n int64) int64 {
-	if n <= 4 {
-		return 4
-	}
-	power := int64(math.Pow10(int(math.Log10(float64(n)))))
-	for _, f := range []int64{1, 2, 4, 6, 8, 10} {
-		if f*power >= n {
-			return f * power
+	for power := int64(1); ; power *= 10 {
+		for _, f := range []int64{4, 6, 8, 10, 12, 16, 20, 24, 30} {
+			if f*power >= n {
+				return f * power
+			}
 		}
 	}
-	return 20 * power
 }
 
 func (c *chart) total(s series) (sum int64) {
@@ -215,10 +210,12 @@ func (c *chart) times(b *strings.Builder) {
 }
 
 // bar draws how much of a limit is used. The numbers always stand beside it.
-func bar(used, limit any) template.HTML {
+func bar(used, limit any, mode string) template.HTML {
 	p := percent(used, limit)
 	level := "easy"
 	switch {
+	case mode == "observe": // nothing is stopped, however full it is
+		level = "observe"
 	case p >= 100:
 		level = "full"
 	case p >= 80:
@@ -235,5 +232,8 @@ func share(n, largest any) template.HTML {
 
 func drawnBar(level string, p int64, said string) template.HTML {
 	width := min(max(p, 0), 100)
+	if p == 0 && level == "share" {
+		width = 1 // there is something
+	}
 	return template.HTML(fmt.Sprintf(`<svg class="bar %s" role="img" width="100%%" height="6" xmlns="http://www.w3.org/2000/svg"><title>%s</title><rect class="track" width="100%%" height="6" rx="3"/><rect class="fill" width="%d%%" height="6" rx="3"/></svg>`, level, said, width))
 }

@@ -128,11 +128,11 @@ func (c *call) eventHeld(b *eventBody) error {
 		return err
 	}
 	b.Waiting, b.More = len(held.Items), held.Next != ""
-	holds, err := c.p.service.Holds(c.Context(), c.actor, e.Account, control.Page{Limit: allListed})
+	holds, err := c.allHolds(e.Account)
 	if err != nil {
 		return err
 	}
-	for _, h := range holds.Items {
+	for _, h := range holds {
 		if h.EventID == e.ID {
 			b.Holds = append(b.Holds, h)
 		}

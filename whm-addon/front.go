@@ -3,6 +3,7 @@ package whm
 import (
 	"net/http"
 	"net/url"
+	"path"
 	"regexp"
 	"strings"
 )
@@ -37,7 +38,7 @@ func frontOf(h http.Header) front {
 // names and values of the query; where a value is empty the pair is left out. The name "#"
 // is the place within the page.
 func (f front) to(page string, pairs ...string) string {
-	page, query, _ := strings.Cut(page, "?")
+	page, query, _ := strings.Cut(strings.TrimLeft(page, `/\`), "?")
 	parts, place := []string{}, ""
 	if query != "" {
 		parts = append(parts, query)
@@ -90,12 +91,14 @@ func (c *call) here() string {
 	return page
 }
 
-// back is the page that a form names to come back to, or another one when what it names is
-// no page of ours: a form can be made by anybody who lures a person to send it.
-func (c *call) back(otherwise string) string {
-	page := c.PostForm.Get("back")
+// back is the page that a form names to come back to.
+func (c *call) back(otherwise string) string { return ownPage(c.PostForm.Get("back"), otherwise) }
+
+// ownPage is a page that an address or a form names, or another one when what it names is
+// no page of ours: both can be made by anybody who lures a person to follow or send them.
+func ownPage(page, otherwise string) string {
 	u, err := url.Parse(page)
-	if err != nil || page == "" || len(page) > 4096 || u.IsAbs() || u.Host != "" || u.Opaque != "" || !backPath.MatchString(u.EscapedPath()) {
+	if err != nil || len(page) > 4096 || u.IsAbs() || u.Host != "" || !backPath.MatchString(u.EscapedPath()) || path.Clean(u.Path) != u.Path {
 		return otherwise
 	}
 	page = u.EscapedPath()

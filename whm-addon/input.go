@@ -36,6 +36,45 @@ func (c *call) page() control.Page {
 	return control.Page{Limit: listed, After: after}
 }
 
+// maxPages bounds how much of a list is read as a whole.
+const maxPages = 50
+
+// whole reads all of a list that is rather short.
+func whole[T any](fetch func(control.Page) (control.List[T], error)) ([]T, error) {
+	var all []T
+	p := control.Page{Limit: allListed}
+	for range maxPages {
+		list, err := fetch(p)
+		if err != nil {
+			return nil, err
+		}
+		if all = append(all, list.Items...); list.Next == "" {
+			break
+		}
+		p.After = list.Next
+	}
+	return all, nil
+}
+
+// allLimits, allHolds and allExemptions are what is set, as far as the actor may see it.
+func (c *call) allLimits(level, name string) ([]control.Limit, error) {
+	return whole(func(p control.Page) (control.List[control.Limit], error) {
+		return c.p.service.Limits(c.Context(), c.actor, level, name, p)
+	})
+}
+
+func (c *call) allHolds(account string) ([]control.Hold, error) {
+	return whole(func(p control.Page) (control.List[control.Hold], error) {
+		return c.p.service.Holds(c.Context(), c.actor, account, p)
+	})
+}
+
+func (c *call) allExemptions() ([]control.Exemption, error) {
+	return whole(func(p control.Page) (control.List[control.Exemption], error) {
+		return c.p.service.Exemptions(c.Context(), c.actor, p)
+	})
+}
+
 // since reads how far back a list is to go: a length of time such as "24h" or "7d". What is
 // no length counts as otherwise, which "" means for ever.
 func (c *call) since(otherwise string) (at time.Time, text string) {

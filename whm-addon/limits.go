@@ -138,11 +138,11 @@ func (c *call) limitBody(v url.Values) (*limitBody, error) {
 
 // limitNow is what is set in the database already, at most one.
 func (c *call) limitNow(b *limitBody) []control.Limit {
-	list, err := c.p.service.Limits(c.Context(), c.actor, b.Limit.Level, b.Limit.Name, control.Page{Limit: allListed})
+	list, err := c.allLimits(b.Limit.Level, b.Limit.Name)
 	if err != nil {
 		return nil
 	}
-	return slices.DeleteFunc(list.Items, func(l control.Limit) bool {
+	return slices.DeleteFunc(list, func(l control.Limit) bool {
 		return l.ID == 0 || l.Trigger != b.Limit.Trigger || l.Name != b.Limit.Name || (!l.Until.IsZero() && l.Until.Before(c.now))
 	})
 }
@@ -277,15 +277,15 @@ func (c *call) limitRemoval() error {
 	if err != nil {
 		return err
 	}
-	list, err := c.p.service.Limits(c.Context(), c.actor, "", "", control.Page{Limit: allListed})
+	list, err := c.allLimits("", "")
 	if err != nil {
 		return err
 	}
-	i := slices.IndexFunc(list.Items, func(l control.Limit) bool { return l.ID == id })
+	i := slices.IndexFunc(list, func(l control.Limit) bool { return l.ID == id })
 	if i < 0 {
 		return refusal(http.StatusNotFound, "", "there is no limit with that number")
 	}
-	b := &removalBody{Limit: list.Items[i]}
+	b := &removalBody{Limit: list[i]}
 	preview, err := c.p.service.PreviewLimit(c.Context(), c.actor, control.Limit{}, id, c.now.Add(-previewBack))
 	if b.Preview = &preview; err != nil {
 		b.Preview, b.Failed = nil, problem(err).Message
@@ -318,11 +318,12 @@ type resetBody struct {
 // resetForm asks whether a counter is to be forgotten.
 func (c *call) resetForm() error {
 	v := c.URL.Query()
-	b := &resetBody{Trigger: v.Get("trigger"), Key: v.Get("key"), Back: v.Get("back")}
 	if c.Method == http.MethodPost {
-		b = &resetBody{Trigger: c.PostForm.Get("trigger"), Key: c.PostForm.Get("key"), Back: c.PostForm.Get("back")}
+		v = c.PostForm
 	}
+	b := &resetBody{Trigger: v.Get("trigger"), Key: v.Get("key")}
 	account, _, _ := strings.Cut(b.Key, " ")
+	b.Back = ownPage(v.Get("back"), pagePath("senders", account))
 	for _, name := range []string{account, b.Key} {
 		usage, err := c.p.service.Usage(c.Context(), c.actor, name, control.Page{Limit: allListed})
 		if err != nil && problem(err).Status != http.StatusBadRequest {

@@ -57,7 +57,7 @@ func (c *call) nowPage() error {
 // partsOf sorts the daemon's parts: the broken ones apart.
 func partsOf(s *control.Status) (broken, well []namedPart) {
 	for _, p := range []namedPart{
-		{"Exim", s.Exim, "Settings, Check the installation: it names the missing line of Exim's configuration"},
+		{"Exim", s.Exim, ""},
 		{"Database", s.Store, "mail is decided from memory meanwhile; look at the disk that store.path is on"},
 		{"Accounts", s.Accounts.Part, "the maps before stay in force; look at the panel's files"},
 		{"Inspector", s.Inspect, "scripts are told apart by user and directory only; systemctl status osm-inspect"},
@@ -119,11 +119,11 @@ func (c *call) waitingOf(w *waiting) error {
 		w.Bytes += h.Size
 	}
 	w.More = held.Next != ""
-	holds, err := c.p.service.Holds(c.Context(), c.actor, "", control.Page{Limit: allListed})
+	holds, err := c.allHolds("")
 	if err != nil {
 		return err
 	}
-	w.Holds = len(holds.Items)
+	w.Holds = len(holds)
 	events, err := c.p.service.Events(c.Context(), c.actor, control.EventFilter{OpenOnly: true}, control.Page{Limit: allListed})
 	w.Events = len(events.Items)
 	return err

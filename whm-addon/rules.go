@@ -12,22 +12,22 @@ import (
 // exemptionsBody is what stands and what is lifted.
 type exemptionsBody struct {
 	Account    string
-	Holds      control.List[control.Hold]
-	Exemptions control.List[control.Exemption]
+	Holds      []control.Hold
+	Exemptions []control.Exemption
 }
 
 // exemptionsPage lists the holds that stand, and the exemptions.
 func (c *call) exemptionsPage() error {
 	b := &exemptionsBody{Account: c.query("account")}
 	var err error
-	if b.Holds, err = c.p.service.Holds(c.Context(), c.actor, b.Account, control.Page{Limit: allListed}); err != nil {
+	if b.Holds, err = c.allHolds(b.Account); err != nil {
 		return err
 	}
-	if b.Exemptions, err = c.p.service.Exemptions(c.Context(), c.actor, control.Page{Limit: allListed}); err != nil {
+	if b.Exemptions, err = c.allExemptions(); err != nil {
 		return err
 	}
 	if b.Account != "" {
-		b.Exemptions.Items = slices.DeleteFunc(b.Exemptions.Items, func(e control.Exemption) bool { return e.Account != b.Account && e.Value != b.Account })
+		b.Exemptions = slices.DeleteFunc(b.Exemptions, func(e control.Exemption) bool { return e.Account != b.Account && e.Value != b.Account })
 	}
 	return c.show("exemptions", "exemptions", "Exemptions and holds", b)
 }
@@ -54,7 +54,7 @@ func (f *ruleForm) Field(name string) string { return f.Values.Get(name) }
 
 // holdForm shows the form of a hold, with what the address asks for.
 func (c *call) holdForm() error {
-	return c.show("hold", "exemptions", "Put a hold", &ruleForm{Values: c.URL.Query(), Back: c.query("back")})
+	return c.show("hold", "exemptions", "Put a hold", &ruleForm{Values: c.URL.Query(), Back: ownPage(c.query("back"), "exemptions")})
 }
 
 // putHold puts a hold.
@@ -71,7 +71,7 @@ func (c *call) putHold() error {
 		if err := c.refused("hold", err); err != nil {
 			return err
 		}
-		return c.show("hold", "exemptions", "Put a hold", &ruleForm{Values: c.PostForm, Back: c.form("back")})
+		return c.show("hold", "exemptions", "Put a hold", &ruleForm{Values: c.PostForm, Back: c.back("exemptions")})
 	}
 	end := &undoing{Page: "holds/" + strconv.FormatInt(h.ID, 10) + "/end", Text: "end the hold"}
 	c.say("Held: "+holdText(h)+". New mail of it waits in the queue.", c.undoLatest(end))
@@ -97,15 +97,15 @@ func (c *call) holdEnding() error {
 	if err != nil {
 		return err
 	}
-	list, err := c.p.service.Holds(c.Context(), c.actor, "", control.Page{Limit: allListed})
+	list, err := c.allHolds("")
 	if err != nil {
 		return err
 	}
-	i := slices.IndexFunc(list.Items, func(h control.Hold) bool { return h.ID == id })
+	i := slices.IndexFunc(list, func(h control.Hold) bool { return h.ID == id })
 	if i < 0 {
 		return refusal(http.StatusNotFound, "it may have ended meanwhile", "no hold with that number stands")
 	}
-	return c.show("holdend", "exemptions", "End a hold", &list.Items[i])
+	return c.show("holdend", "exemptions", "End a hold", &list[i])
 }
 
 func (c *call) endHold() error {
@@ -129,7 +129,7 @@ func (c *call) exemptionForm() error {
 	if c.actor.Role != control.Operator {
 		return refusal(http.StatusForbidden, "ask the server's operator", "only an operator may exempt anybody from limits")
 	}
-	return c.show("exemption", "exemptions", "Add an exemption", &ruleForm{Values: c.URL.Query(), Back: c.query("back"), Triggers: c.triggers()})
+	return c.show("exemption", "exemptions", "Add an exemption", &ruleForm{Values: c.URL.Query(), Back: ownPage(c.query("back"), "exemptions"), Triggers: c.triggers()})
 }
 
 // addExemption adds an exemption.
@@ -153,7 +153,7 @@ func (c *call) addExemption() error {
 		if err := c.refused("exemption", err); err != nil {
 			return err
 		}
-		return c.show("exemption", "exemptions", "Add an exemption", &ruleForm{Values: c.PostForm, Back: c.form("back"), Triggers: c.triggers()})
+		return c.show("exemption", "exemptions", "Add an exemption", &ruleForm{Values: c.PostForm, Back: c.back("exemptions"), Triggers: c.triggers()})
 	}
 	c.say("Exempted: "+exemptText(e)+".", c.undoLatest(nil))
 	return c.done(c.back("exemptions"))
@@ -181,15 +181,15 @@ func (c *call) exemptionRemoval() error {
 	if err != nil {
 		return err
 	}
-	list, err := c.p.service.Exemptions(c.Context(), c.actor, control.Page{Limit: allListed})
+	list, err := c.allExemptions()
 	if err != nil {
 		return err
 	}
-	i := slices.IndexFunc(list.Items, func(e control.Exemption) bool { return e.ID == id })
+	i := slices.IndexFunc(list, func(e control.Exemption) bool { return e.ID == id })
 	if i < 0 {
 		return refusal(http.StatusNotFound, "it may have been removed meanwhile", "there is no exemption with that number")
 	}
-	return c.show("exemptionremoval", "exemptions", "Remove an exemption", &list.Items[i])
+	return c.show("exemptionremoval", "exemptions", "Remove an exemption", &list[i])
 }
 
 func (c *call) removeExemption() error {

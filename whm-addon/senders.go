@@ -124,15 +124,14 @@ func (c *call) accountLists(b *accountBody) error {
 	if err != nil {
 		return err
 	}
-	holds, err := s.Holds(ctx, a, b.Name, control.Page{Limit: allListed})
-	if err != nil {
+	if b.Holds, err = c.allHolds(b.Name); err != nil {
 		return err
 	}
 	held, err := s.Held(ctx, a, control.Selection{Account: b.Name}, control.Page{Limit: shortListed})
 	if err != nil {
 		return err
 	}
-	b.Events, b.Holds, b.Held, b.HeldMore = events.Items, holds.Items, held.Items, held.Next != ""
+	b.Events, b.Held, b.HeldMore = events.Items, held.Items, held.Next != ""
 	if b.Limits, err = c.limitsOf(b); err != nil {
 		return err
 	}
@@ -146,16 +145,15 @@ func (c *call) accountLists(b *accountBody) error {
 
 // limitsOf lists the limits that are set for an account and its mailboxes.
 func (c *call) limitsOf(b *accountBody) ([]control.Limit, error) {
-	own, err := c.p.service.Limits(c.Context(), c.actor, "account", b.Name, control.Page{Limit: allListed})
+	list, err := c.allLimits("account", b.Name)
 	if err != nil {
 		return nil, err
 	}
-	mailboxes, err := c.p.service.Limits(c.Context(), c.actor, "mailbox", "", control.Page{Limit: allListed})
+	mailboxes, err := c.allLimits("mailbox", "")
 	if err != nil {
 		return nil, err
 	}
-	list := own.Items
-	for _, l := range mailboxes.Items {
+	for _, l := range mailboxes {
 		for _, domain := range b.Detail.Domains {
 			if strings.HasSuffix(l.Name, "@"+domain) {
 				list = append(list, l)

@@ -45,28 +45,26 @@ func (c *call) undo() error {
 		}
 		return c.auditPage()
 	}
-	c.say(fmt.Sprintf("Taken back: %s, %s.", a.What, shown(a.Target)), nil)
+	c.say(fmt.Sprintf("Taken back, by: %s, %s.", a.What, shown(a.Target)), nil)
 	return c.done(c.back("audit"))
 }
 
-// jsonLines writes an old or new value of the audit so that it can be read.
+// jsonLines writes an old or new value of the audit so that it can be read: JSON, and maybe
+// a reason behind it.
 func jsonLines(s string) template.HTML {
-	values := map[string]any{}
-	if err := json.Unmarshal([]byte(s), &values); err != nil {
+	values, d := map[string]any{}, json.NewDecoder(strings.NewReader(s))
+	d.UseNumber()
+	if !strings.HasPrefix(s, "{") || d.Decode(&values) != nil {
 		return orNone(s, 240, "–")
 	}
 	var parts []string
 	for name, v := range values {
-		text := fmt.Sprint(v)
-		if n, ok := v.(float64); ok && n == float64(int64(n)) {
-			text = fmt.Sprint(int64(n))
-		}
-		if v != nil && text != "" && text != "0" && text != "false" && name != "id" && name != "at" && name != "by" && name != "where" {
+		if text := fmt.Sprint(v); v != nil && text != "" && text != "0" && text != "false" && !slices.Contains([]string{"id", "at", "by", "where"}, name) {
 			parts = append(parts, strings.ReplaceAll(name, "_", " ")+": "+text)
 		}
 	}
 	slices.Sort(parts)
-	return quoted(strings.Join(parts, ", "), 240)
+	return quoted(strings.Join(parts, ", ")+s[d.InputOffset():], 240)
 }
 
 // settingsBody is what can be changed while the daemon runs.

@@ -112,7 +112,7 @@ func (v *view) Menu() []entry {
 		operators  bool
 	}{
 		{"now", "Now", false}, {"senders", "Senders", false}, {"messages", "Messages", false}, {"events", "Events", false}, {"held", "Held mail", false},
-		{"limits", "Limits", false}, {"exemptions", "Exemptions and holds", false}, {"audit", "Audit", true}, {"settings", "Settings", true}, {"help", "Help", false},
+		{"limits", "Limits", false}, {"exemptions", "Exemptions, holds", false}, {"audit", "Audit", true}, {"settings", "Settings", true}, {"help", "Help", false},
 	}
 	var out []entry
 	for _, e := range all {
@@ -150,7 +150,7 @@ func (v *view) Untils(chosen string) []choice {
 
 // Verdicts are what messages can be chosen by.
 func (v *view) Verdicts() []choice {
-	return []choice{{"", "all"}, {"stopped", "stopped"}, {"accept", "passed"}, {"freeze", "frozen"}, {"defer", "deferred"}, {"deny", "refused"}, {"discard", "discarded"}}
+	return []choice{{"", "all"}, {"stopped", "stopped"}, {"accept", "passed"}, {"freeze", "frozen"}, {"defer", "deferred"}, {"deny", "refused"}, {"discard", "discarded"}, {"observed", "passed, only observed"}}
 }
 
 // Sources are the ways in which a described message can be submitted.

@@ -192,7 +192,17 @@ func releaseText(release string) string {
 	if release == "when-free" {
 		return "leaves by itself when there is room"
 	}
-	return "waits for somebody to release it"
+	return "waits until somebody releases it"
+}
+
+// otherOrigin is where a second value stands, if that is elsewhere than the first; lines of
+// one file are one place.
+func otherOrigin(first, second string) string {
+	first, _, _ = strings.Cut(first, ", line ")
+	if place, _, _ := strings.Cut(second, ", line "); place == first {
+		return ""
+	}
+	return second
 }
 
 // actionsText lists what follows when a trigger goes over.
