@@ -15,10 +15,10 @@ type PastFilter struct {
 	Newest   int64    // look at so many of the newest numbers
 }
 
-// Past is a stretch of the past.
+// Past is how far back decisions can be looked at.
 type Past struct {
-	From time.Time // of the oldest decision in it; zero if there is none
-	Cut  bool      // there are older ones that were asked for
+	From time.Time // of the oldest one, where none are stored or looked at from before; zero: of all that was asked for
+	Cut  bool      // there are older ones that were asked for and are not looked at
 }
 
 // PastOf finds how many decisions lie in the past that a filter asks for, and where it
@@ -33,8 +33,13 @@ func (s *Store) PastOf(ctx context.Context, f PastFilter) (numbers int64, p Past
 		if numbers > f.Newest {
 			low, p.Cut = high-f.Newest+1, true
 		}
-		return c.each(ctx, "SELECT at FROM decisions WHERE seq BETWEEN ? AND ? AND at >= ? ORDER BY seq LIMIT 1", []value{low, high, ms(f.Since)}, func(v []value) error {
-			p.From = moment(integer(v[0]))
+		if !p.Cut {
+			low = 0 // is anything stored from before?
+		}
+		return c.each(ctx, "SELECT at FROM decisions WHERE seq >= ? ORDER BY seq LIMIT 1", []value{low}, func(v []value) error {
+			if at := moment(integer(v[0])); p.Cut || at.After(f.Since) {
+				p.From = at
+			}
 			return nil
 		})
 	})

@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -20,7 +22,8 @@ func configFlag() cli.Flag {
 func (e *env) configCommands() []*cli.Command {
 	return []*cli.Command{
 		group("config", "check, show, export or reload the settings", "",
-			command("check", "[FILE]", "name every mistake in a settings file", `Works without the daemon. Exit status 0: the file can be used.`,
+			command("check", "[FILE]", "name every mistake in a settings file", `Works without the daemon; a running one also tells what in its database would not fit the file.
+Exit status 0: the file can be used.`,
 				0, 1, []cli.Flag{configFlag()}, e.configCheck),
 			command("show", "", "list every value in force and where it stands",
 				`Each value comes from the shipped defaults, from the file (with its line) or from the database
@@ -55,21 +58,45 @@ func (e *env) configCheck(c *cli.Context) error {
 	if err != nil && !errors.As(err, &mistakes) {
 		return err
 	}
+	if err == nil {
+		mistakes = e.checkedByDaemon(c, path)
+		result.OK = len(mistakes) == 0
+	}
 	result.Mistakes = append(result.Mistakes, mistakes...)
 	if printErr := e.print(c, result, func() {
 		for _, m := range mistakes {
 			e.line("%s", m.Error())
 		}
-		if err == nil {
+		if result.OK {
 			e.line("%s can be used: %d triggers, %d limits, %d exemptions", path, len(cfg.Triggers), len(cfg.Overrides), len(cfg.Exemptions))
 		}
 	}); printErr != nil {
 		return printErr
 	}
-	if err != nil {
+	if !result.OK {
 		return &control.Error{Status: 422, Message: fmt.Sprintf("%s: %s", path, plural(int64(len(mistakes)), "mistake")), Hint: "osmctl config default prints what is allowed"}
 	}
 	return nil
+}
+
+// checkedByDaemon asks a running daemon for what only shows together with its database. A
+// file can be checked without one.
+func (e *env) checkedByDaemon(c *cli.Context, path string) (mistakes config.Mistakes) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil
+	}
+	client := e.client(c)
+	defer client.Close()
+	client.Timeout = 5 * time.Second
+	l, err := client.CheckConfig(c.Context, string(text))
+	if err != nil {
+		return nil
+	}
+	for _, text := range l.Items {
+		mistakes = append(mistakes, config.Mistake{File: path, Text: text})
+	}
+	return mistakes
 }
 
 func (e *env) configShow(c *cli.Context) error {

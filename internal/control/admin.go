@@ -243,6 +243,14 @@ func (s *Service) CheckConfig(ctx context.Context, a Actor, text string) (List[s
 			l.Items = append(l.Items, fmt.Sprintf("limit %d in the database would do nothing any more: %s", stored[i].ID, m))
 		}
 	}
+	settings, err := s.o.Store.Settings(ctx)
+	if err != nil {
+		return l, found(err, "", "no settings")
+	}
+	_, wrong := cfg.With(StoredSettings(settings))
+	for _, m := range wrong {
+		l.Items = append(l.Items, fmt.Sprintf("a setting in the database would do nothing any more: %s", m.Error()))
+	}
 	return l, nil
 }
 

@@ -81,7 +81,7 @@ func (s *Service) NewLoginLink(ctx context.Context, a Actor, l LoginLink) (Login
 	if !s.links.add(token, openLink{l, now.Boot + linkFor.Milliseconds()}, now.Boot) {
 		return LoginLink{}, failure(http.StatusTooManyRequests, "use one of them, or wait ten minutes", "%d login links are open already", maxLinks)
 	}
-	s.audited(ctx, a, "login link", l.User, "", compact(l), "") // without the token
+	s.audited(ctx, a, "login link", l.User, "", l.words()+", until "+l.ExpiresAt.UTC().Format("2006-01-02 15:04:05 UTC"), "")
 	l.Token = token
 	return l, nil
 }
@@ -128,6 +128,14 @@ func (s *Service) RedeemLoginLink(ctx context.Context, a Actor, token string) (L
 	if !ok {
 		return LoginLink{}, notFound("make a new one: osmctl web link", "this link does not hold (any more): each works once, for ten minutes, until the daemon is restarted")
 	}
-	s.audited(ctx, a, "login", link.User, "", compact(link.LoginLink), "")
+	s.audited(ctx, a, "login", link.User, "", link.words(), "")
 	return link.LoginLink, nil
+}
+
+// words tells as what somebody is let in.
+func (l *LoginLink) words() string {
+	if l.Role == Reseller {
+		return "reseller " + l.Reseller
+	}
+	return string(l.Role)
 }
