@@ -24,7 +24,8 @@ first. It may be a few seconds old.`, 0, 0, listFlags(), e.near),
 			}, e.rates),
 		command("accounts", "[QUERY]", "list accounts with what they sent in the last 24 hours",
 			`All, or those whose name or domain holds QUERY, or the one that owns the mailbox QUERY. Names
-in parentheses stand for mail that no account could be found for.`, 0, 1, listFlags(), e.accounts),
+in parentheses stand for mail that no account could be found for.`, 0, 1, listFlags(
+				&cli.BoolFlag{Name: "reread", Usage: "first read the panel's lists of accounts and domains, which is otherwise done every few seconds"}), e.accounts),
 		command("account", "NAME", "show all about one account",
 			`What it sent by mailbox, directory, Subject, client IP and script, each with those that sent
 most; and what it sent in each hour.`, 1, 1, []cli.Flag{
@@ -117,6 +118,9 @@ func (e *env) accounts(c *cli.Context) error {
 		return err
 	}
 	q.Where["q"] = c.Args().First()
+	if c.Bool("reread") {
+		q.Where["reread"] = "1"
+	}
 	client := e.client(c)
 	defer client.Close()
 	l, err := client.Accounts(c.Context, q)

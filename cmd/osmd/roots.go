@@ -36,12 +36,14 @@ func inspect(configPath string) error {
 	ctx, stop := untilDaemonEnds()
 	defer stop()
 	g, ctx := errgroup.WithContext(ctx)
+	again := make(chan struct{})
 	g.Go(func() error {
-		return origin.ServeInspect(ctx, l, origin.InspectOptions{UID: uint32(id.osm.UID), Exim: cfg.Exim.Binary, Log: log})
+		return origin.ServeInspect(ctx, l, origin.InspectOptions{UID: uint32(id.osm.UID), Exim: cfg.Exim.Binary, Log: log,
+			Maps: func(ctx context.Context) error { return look(ctx, again) }})
 	})
 	g.Go(func() error {
 		err := origin.ExportMaps(ctx, origin.ExportOptions{Sources: origin.CPanelMaps(), Users: "/var/cpanel/users",
-			Dir: mapsDir(cfg), GID: id.osmGID, Log: log})
+			Dir: mapsDir(cfg), GID: id.osmGID, Again: again, Log: log})
 		if err != nil { // the answers about processes do not depend on it
 			log.Error("cannot export the account maps", "err", err)
 		}
@@ -49,6 +51,19 @@ func inspect(configPath string) error {
 	})
 	notify(log, systemd.Ready)
 	return g.Wait()
+}
+
+// look has the maps looked at, and returns when that is done: they are when a second look
+// begins.
+func look(ctx context.Context, again chan<- struct{}) error {
+	for range 2 {
+		select {
+		case again <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
 }
 
 // execute is "osmd executor": it runs a fixed list of commands for the daemon.

@@ -24,7 +24,7 @@ func (d *daemon) newService() error {
 	s, err := control.NewService(control.Options{
 		Version: version, StartedAt: d.started, Engine: d.engine, Store: d.store, Executor: d.executor,
 		Clock: d.clock, Log: d.log, Accounts: d.panel.Map, Config: d.settings.config, State: d.state,
-		Metrics: d.metrics.Handler(), Reload: d.reload, Changed: d.changed, Kick: d.held.Kick,
+		Metrics: d.metrics.Handler(), Reload: d.reload, Changed: d.changed, Kick: d.held.Kick, Reread: d.reread,
 		Released: func(h policy.Hold) { d.planner.Released(h, d.clock()) },
 		WasReset: d.wasReset,
 	})
@@ -33,6 +33,14 @@ func (d *daemon) newService() error {
 	}
 	d.service = s
 	d.page, err = whm.New(whm.Options{Service: s, Log: d.log, Clock: d.clock, Zone: time.Local})
+	return err
+}
+
+// reread reads the panel's lists again at once, which is done every few seconds anyway:
+// first the copies of what only root may read.
+func (d *daemon) reread(ctx context.Context) error {
+	err := d.flow.inspector.Maps(ctx)
+	d.panel.Reload()
 	return err
 }
 

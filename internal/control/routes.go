@@ -152,6 +152,11 @@ func senderRoutes(s *Service) map[string]operation {
 			return s.Near(ctx, c.actor, p)
 		}),
 		"GET /v1/accounts": listed(s, func(ctx context.Context, c *call, p Page, _ time.Time) (List[Account], error) {
+			if c.URL.Query().Get("reread") != "" {
+				if err := s.reread(ctx, c.actor); err != nil {
+					return List[Account]{}, err
+				}
+			}
 			return s.Accounts(ctx, c.actor, c.URL.Query().Get("q"), p)
 		}),
 		"GET /v1/accounts/{account}": plain(func(ctx context.Context, c *call) (AccountDetail, error) {

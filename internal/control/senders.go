@@ -136,6 +136,21 @@ func (s *Service) Near(ctx context.Context, a Actor, p Page) (List[Near], error)
 // maxSearch is the longest search, in bytes: no mailbox is longer.
 const maxSearch = 320
 
+// reread reads the panel's lists of accounts and domains again, for a hook of the panel's
+// that has just changed one.
+func (s *Service) reread(ctx context.Context, a Actor) error {
+	if err := operatorOnly(a, "read the panel's lists again"); err != nil {
+		return err
+	}
+	if s.o.Reread == nil {
+		return unavailable("", "this daemon only watches the panel's lists")
+	}
+	if err := s.o.Reread(ctx); err != nil {
+		return unavailable("osmctl status tells whether they are in order", "read the panel's lists again: %v", err)
+	}
+	return nil
+}
+
 // Accounts lists accounts by name, or those whose name or domain holds q, or that own the
 // mailbox q, with what they sent in the last 24 hours. An operator's list begins with the
 // names in parentheses that mail was charged to.

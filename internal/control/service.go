@@ -41,6 +41,9 @@ type Options struct {
 	WasReset func(trigger, key string)
 	// Kick tells the register of held mail that something can be done.
 	Kick func()
+	// Reread reads the panel's lists of accounts and domains again; nil: they are watched
+	// and no more.
+	Reread func(ctx context.Context) error
 	// Doctor adds checks that only the daemon can make.
 	Doctor func(ctx context.Context) []Check
 }

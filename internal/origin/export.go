@@ -33,6 +33,7 @@ type ExportOptions struct {
 	Dir   string           // made if it is missing; must be root's alone
 	GID   int              // group that may read the copies: osm
 	Tick  <-chan time.Time // when to look for changes; nil = every 2 s
+	Again <-chan struct{}  // when to look at once; it is taken from only when the look before is done
 	Log   *slog.Logger
 }
 
@@ -65,6 +66,7 @@ func ExportMaps(ctx context.Context, o ExportOptions) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick:
+		case <-o.Again:
 		}
 	}
 }

@@ -221,3 +221,17 @@ func FuzzParsePlan(f *testing.F) {
 		}
 	})
 }
+
+func TestExportLooksAtOnceWhenToldTo(t *testing.T) {
+	dir := t.TempDir()
+	source, maps := filepath.Join(dir, "userdomains"), filepath.Join(dir, "maps")
+	write(t, source, "shop.example: shop\n")
+	again := make(chan struct{})
+	export(t, ExportOptions{Sources: []string{source}, Dir: maps, GID: aliceUID, Again: again})
+	write(t, source, "shop.example: shop\nnew.example: new\n")
+	again <- struct{}{}
+	again <- struct{}{} // it has looked when it takes the second
+	if got := content(t, filepath.Join(maps, "userdomains")); got != "shop.example: shop\nnew.example: new\n" {
+		t.Errorf("after a look: %q", got)
+	}
+}

@@ -31,6 +31,7 @@ const (
 	scanChunk    = 256
 	probePIDs    = 64               // newest processes tried before /proc is listed
 	stuckTime    = 10 * time.Second // all memory reads hang: start anew
+	mapsTime     = 2 * time.Second  // for copying the account maps
 )
 
 // errStuck ends [ServeInspect], so that whoever runs it starts it anew: reads that
@@ -42,12 +43,14 @@ type InspectOptions struct {
 	UID   uint32 // who may ask, besides root: the user osm
 	Exim  string // Exim's program, an absolute path
 	Conns int    // connections served at once, 0 = 16; more are closed
-	Log   *slog.Logger
+	// Maps copies the account maps again and returns when that is done; nil = there are none.
+	Maps func(ctx context.Context) error
+	Log  *slog.Logger
 }
 
 // ServeInspect answers questions about processes until ctx ends or l fails; it then
 // waits for the answers being given. It is the root side: it reads /proc of others,
-// answers the two questions of the wire and nothing else, and writes nothing.
+// answers the questions of the wire and nothing else, and writes nothing itself.
 func ServeInspect(ctx context.Context, l *net.UnixListener, o InspectOptions) error {
 	if o.Conns <= 0 {
 		o.Conns = defaultConns
@@ -118,7 +121,11 @@ func (s *inspectServer) serve(ctx context.Context, c *net.UnixConn) {
 			return // the asker has gone, or sleeps
 		}
 		a := answer{status: statusRefused}
-		if q, err := parseQuestion(buf[:]); err == nil {
+		switch q, err := parseQuestion(buf[:]); {
+		case err != nil:
+		case q.kind == askMaps:
+			a = s.maps(ctx)
+		default:
 			a = s.answer(ctx, q)
 		}
 		if err := c.SetDeadline(time.Now().Add(inspectWrite)); err != nil {
@@ -128,6 +135,19 @@ func (s *inspectServer) serve(ctx context.Context, c *net.UnixConn) {
 			return
 		}
 	}
+}
+
+// maps has the account maps copied again.
+func (s *inspectServer) maps(ctx context.Context) answer {
+	if s.opt.Maps == nil {
+		return answer{status: statusGone}
+	}
+	ctx, cancel := context.WithTimeout(ctx, mapsTime)
+	defer cancel()
+	if err := s.opt.Maps(ctx); err != nil {
+		return answer{status: statusGone}
+	}
+	return answer{}
 }
 
 // answer takes at most inspectTime, whatever the processes do.

@@ -495,3 +495,34 @@ func BenchmarkChain(b *testing.B) {
 		b.Fatal(err)
 	}
 }
+
+func TestInspectorHasTheMapsCopied(t *testing.T) {
+	copied := 0
+	i, _ := inspect(t, InspectOptions{UID: uint32(os.Getuid()), Maps: func(context.Context) error { copied++; return nil }})
+	if err := i.Maps(t.Context()); err != nil || copied != 1 {
+		t.Errorf("Maps = %v, copied %d times, want once", err, copied)
+	}
+	none, _ := inspect(t, InspectOptions{UID: uint32(os.Getuid())})
+	for range inspectorBreaker + 1 {
+		if err := none.Maps(t.Context()); !errors.Is(err, ErrNotFound) {
+			t.Errorf("without maps: %v, want ErrNotFound", err)
+		}
+	}
+	if _, _, err := none.Chain(t.Context(), int32(os.Getpid())); err != nil {
+		t.Errorf("a question about a process after it: %v", err)
+	}
+}
+
+func TestInspectorsMapsDoNotCloseTheWayForOtherQuestions(t *testing.T) {
+	i, _ := inspect(t, InspectOptions{UID: uint32(os.Getuid()), Maps: func(ctx context.Context) error {
+		panic("broken")
+	}})
+	for range inspectorBreaker + 1 {
+		if err := i.Maps(t.Context()); err == nil {
+			t.Error("Maps of a broken inspector ends well")
+		}
+	}
+	if _, _, err := i.Chain(t.Context(), int32(os.Getpid())); err != nil {
+		t.Errorf("a question about a process after it: %v", err)
+	}
+}

@@ -115,6 +115,14 @@ func (i *Inspector) Owner(ctx context.Context, uid, inode uint32) (policy.Proces
 	return a.processes[0], nil
 }
 
+// Maps has the account maps copied again, and returns when they are.
+func (i *Inspector) Maps(ctx context.Context) error {
+	if _, err := i.ask(ctx, question{kind: askMaps}); err != nil {
+		return fmt.Errorf("copy the account maps: %w", err)
+	}
+	return nil
+}
+
 // ask sends one question over a kept connection.
 func (i *Inspector) ask(caller context.Context, q question) (answer, error) {
 	if err := i.allowed(); err != nil {
@@ -123,7 +131,11 @@ func (i *Inspector) ask(caller context.Context, q question) (answer, error) {
 	if err := caller.Err(); err != nil {
 		return answer{}, fmt.Errorf("ask the inspector: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(caller, inspectorTime)
+	limit := inspectorTime
+	if q.kind == askMaps {
+		limit += mapsTime
+	}
+	ctx, cancel := context.WithTimeout(caller, limit)
 	defer cancel()
 	var c net.Conn
 	select {
@@ -137,7 +149,7 @@ func (i *Inspector) ask(caller context.Context, q question) (answer, error) {
 		a, c, err = i.exchange(ctx, nil, q) // it was started anew meanwhile
 	}
 	i.conns <- c
-	if err == nil || caller.Err() == nil { // a caller in a hurry proves nothing
+	if err == nil || caller.Err() == nil && q.kind != askMaps { // a caller in a hurry proves nothing, nor do slow maps
 		i.note(err)
 	}
 	switch {

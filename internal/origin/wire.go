@@ -12,7 +12,8 @@ import (
 // The inspector's wire, on a kept SOCK_STREAM connection, one answer per question in
 // their order. All numbers are big-endian; a text is a 16-bit length and its bytes.
 //
-//	question  9 bytes: kind (1 = chain, 2 = owner), then pid and 0, or uid and inode
+//	question  9 bytes: kind (1 = chain, 2 = owner, 3 = copy the account maps again),
+//	          then pid and 0, or uid and inode, or 0 and 0
 //	answer    32-bit length of the rest; status; 1 if the parent is Exim, else 0;
 //	          number of processes; the processes, nearest first
 //	process   pid, uid (32 bits each), start time (64); executable, working
@@ -21,6 +22,7 @@ const (
 	questionLen = 9
 	askChain    = 1
 	askOwner    = 2
+	askMaps     = 3
 
 	statusOK      = 0
 	statusGone    = 1 // no such process or socket (any more)
@@ -62,6 +64,8 @@ func parseQuestion(b []byte) (question, error) {
 		return question{kind: askChain, pid: first}, nil
 	case b[0] == askOwner && second != 0:
 		return question{kind: askOwner, uid: first, inode: second}, nil
+	case b[0] == askMaps && first == 0 && second == 0:
+		return question{kind: askMaps}, nil
 	}
 	return question{}, fmt.Errorf("question of kind %d about %d and %d is not one of ours", b[0], first, second)
 }

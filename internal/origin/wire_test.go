@@ -80,6 +80,7 @@ func FuzzParseAnswer(f *testing.F) {
 func FuzzParseQuestion(f *testing.F) {
 	f.Add(appendQuestion(nil, question{kind: askChain, pid: 4711}))
 	f.Add(appendQuestion(nil, question{kind: askOwner, uid: 1001, inode: 5}))
+	f.Add(appendQuestion(nil, question{kind: askMaps}))
 	f.Add([]byte("GET / HTTP/1.0"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		q, err := parseQuestion(b)

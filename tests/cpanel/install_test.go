@@ -441,7 +441,7 @@ exec sleep 300
 	}
 	s.eventually("the hooks' work", func() bool {
 		did := s.Read("/run/standin/osmctl")
-		return strings.Contains(did, "accounts reread") && strings.Contains(did, "doctor") && strings.Contains(s.Read("/run/standin/syslog"), "WRONG  something")
+		return strings.Contains(did, "accounts --reread") && strings.Contains(did, "doctor") && strings.Contains(s.Read("/run/standin/syslog"), "WRONG  something")
 	})
 	if out, code := s.Try("", "grep", "-r", "secret-word", "/run", "/var", "/etc", "/usr/local"); code == 0 {
 		t.Errorf("what the hook was told is kept: %s", out)
