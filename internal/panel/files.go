@@ -87,8 +87,9 @@ type content struct {
 }
 
 // open opens the first of paths that exists and may be read. A path that exists and
-// may not be read by us is followed by its exported copy.
-func open(paths []string) (*os.File, string, error) {
+// may not be read by us is followed by its exported copy; with made also one that does
+// not exist, as its copy is then made of other files.
+func open(paths []string, made bool) (*os.File, string, error) {
 	var first error
 	for _, path := range paths {
 		f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
@@ -98,7 +99,7 @@ func open(paths []string) (*os.File, string, error) {
 		if first == nil {
 			first = err
 		}
-		if !errors.Is(err, os.ErrPermission) {
+		if !errors.Is(err, os.ErrPermission) && (!made || !errors.Is(err, os.ErrNotExist)) {
 			break
 		}
 	}
@@ -107,8 +108,8 @@ func open(paths []string) (*os.File, string, error) {
 
 // read reads the first readable of paths whole, or nothing: [errChanging] when it was
 // written to meanwhile.
-func read(paths []string) (content, error) {
-	f, path, err := open(paths)
+func read(paths []string, made bool) (content, error) {
+	f, path, err := open(paths, made)
 	if err != nil {
 		return content{}, err
 	}
@@ -139,8 +140,8 @@ func read(paths []string) (content, error) {
 }
 
 // current returns the stamp of the first readable of paths, the zero stamp if none is.
-func current(paths []string) stamp {
-	f, path, err := open(paths)
+func current(paths []string, made bool) stamp {
+	f, path, err := open(paths, made)
 	if err != nil {
 		return stamp{}
 	}

@@ -409,3 +409,24 @@ func TestTheDaemonsUserReadsTheCopies(t *testing.T) {
 	cmd = again
 	run("cpanel shop Gold true true the copy " + maps + "/userdomains is 1h0m0s behind")
 }
+
+// Where there is no /etc/userplans, the inspector makes the copy of the accounts' files.
+func TestPackagesComeFromTheCopyWhereThereIsNoFile(t *testing.T) {
+	h := cPanelHost(t)
+	h.remove("/etc/userplans")
+	h.remove("/etc/alwaysrelay")
+	h.write("/maps/userplans", "shop: Gold\n")
+	h.write("/maps/alwaysrelay", "198.51.100.0/24\n") // of a file that was removed
+	w := h.watch(Options{Maps: filepath.Join(h.root, "maps")})
+	if shop, _ := w.Map().ByName("shop"); shop.Package != "Gold" {
+		t.Errorf("package %q, want Gold", shop.Package)
+	}
+	if w.Map().AlwaysRelay(netip.MustParseAddr("198.51.100.7")) {
+		t.Error("the copy of a file that is gone is in use")
+	}
+	h.write("/maps/userplans", "shop: Silver\n")
+	h.look()
+	if shop, _ := w.Map().ByName("shop"); shop.Package != "Silver" {
+		t.Errorf("after a change: package %q, want Silver", shop.Package)
+	}
+}

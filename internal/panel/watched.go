@@ -30,6 +30,7 @@ type reader func(b []byte) (entries int, put func(t *tables), err error)
 type file struct {
 	paths    []string // the file, then its copy
 	required bool
+	made     bool // its copy is made of other files where it does not exist
 	mayEmpty bool // it is empty or missing at times without anything being wrong
 	read     reader
 
@@ -59,7 +60,7 @@ func filesOf(panel, root, copies string) []*file {
 			watch("/etc/userdomains", file{required: true, read: readDomains}),
 			watch("/etc/trueuserdomains", file{read: readMainDomains}),
 			watch("/etc/trueuserowners", file{read: readOwners}),
-			watch("/etc/userplans", file{read: readPlans}),
+			watch("/etc/userplans", file{made: true, read: readPlans}),
 			watch("/etc/recent_authed_mail_ips", file{mayEmpty: true, read: readRecent}),
 			watch("/etc/alwaysrelay", file{mayEmpty: true, read: readRelay}))
 	case DirectAdmin:
@@ -71,7 +72,7 @@ func filesOf(panel, root, copies string) []*file {
 // refresh reads the file if it has changed, and reports whether the tables changed.
 func (f *file) refresh(t *tables, now time.Time) bool {
 	changed := false
-	if s := current(f.paths); !f.tried || s != f.seen {
+	if s := current(f.paths, f.made); !f.tried || s != f.seen {
 		f.tried = true
 		changed = f.reread(t, now)
 	}
@@ -85,7 +86,7 @@ func (f *file) refresh(t *tables, now time.Time) bool {
 // reread takes the file's content if it is whole; otherwise what was read before
 // stays in use.
 func (f *file) reread(t *tables, now time.Time) bool {
-	c, err := read(f.paths)
+	c, err := read(f.paths, f.made)
 	if errors.Is(err, errChanging) {
 		f.tried = false // once more at the next look
 	}
