@@ -502,3 +502,31 @@ kill -9 $(cat /run/standin/installer)
 	s.Try("", "sh", "-c", "echo $$ >/run/standin/installer; exec /srv/exim-acl/install.sh "+args)
 	s.Run("umount", path)
 }
+
+func TestUnitsFitCPanel(t *testing.T) {
+	s := newServer(t)
+	s.systemd()
+	s.installs(0, "install")
+	for unit, want := range map[string]string{"osm-policy.socket": "SocketGroup=mail", "osm-executor.service": "ReadWritePaths=-/var/spool/exim -/var/log"} {
+		if got := s.Read("/etc/systemd/system/" + unit); !strings.Contains(got, "\n"+want+"\n") {
+			t.Errorf("%s has no line %s:\n%s", unit, want, got)
+		}
+	}
+	s.Run("systemd-analyze", "verify", "--man=no", "osmd.service", "osm-inspect.service", "osm-executor.service",
+		"osm-policy.socket", "osm-control.socket", "osm-inspect.socket", "osm-executor.socket")
+	if got := s.Read("/etc/chkserv.d/osmd"); got != "service[osmd]=x,x,x,systemctl restart osmd,osmd,osm\n" {
+		t.Errorf("what cPanel's watchdog does: %q", got)
+	}
+	if got := s.Read("/etc/chkserv.d/chkservd.conf"); got != "cpsrvd:1\nexim:1\nosmd:1\n" {
+		t.Errorf("what cPanel's watchdog watches: %q", got)
+	}
+	if calls := s.calls(); !strings.Contains(calls, "restartsrv_chkservd cpsrvd exim osmd") {
+		t.Errorf("cPanel's programs were called with:\n%s", calls)
+	}
+	// Switched off in WHM it stays off.
+	s.Run("sed", "-i", "s/^osmd:1/osmd:0/", "/etc/chkserv.d/chkservd.conf")
+	s.installs(0, "install")
+	if got := s.Read("/etc/chkserv.d/chkservd.conf"); !strings.Contains(got, "osmd:0\n") || strings.Contains(got, "osmd:1") {
+		t.Errorf("after an install cPanel's watchdog watches: %q", got)
+	}
+}
