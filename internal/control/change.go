@@ -104,6 +104,9 @@ func (s *Service) PutHold(ctx context.Context, a Actor, in Hold) (Hold, error) {
 	if err != nil {
 		return Hold{}, err
 	}
+	if err := s.ownMailbox(a, &h); err != nil {
+		return Hold{}, err
+	}
 	if err := s.mayAccount(a, h.Account); err != nil {
 		return Hold{}, err
 	}
@@ -128,6 +131,23 @@ func (s *Service) PutHold(ctx context.Context, a Actor, in Hold) (Hold, error) {
 	out := holdRow(&h)
 	s.audited(ctx, a, "hold put", held(&h), "", compact(out), "")
 	return out, s.inForce(ctx)
+}
+
+// ownMailbox refuses a hold on a mailbox in the name of an account that does not own it:
+// it is the mailbox alone that is compared. For a reseller the panel's maps must know the
+// owner, or he could stop a mailbox that becomes somebody else's.
+func (s *Service) ownMailbox(a Actor, h *policy.Hold) error {
+	if h.Scope != policy.ScopeMailbox {
+		return nil
+	}
+	owner, known := s.o.Accounts().ByDomain(domainOf(h.Value))
+	switch {
+	case a.Role != Operator && (!known || !s.visible(a, owner.Name)):
+		return forbidden("mailbox %.80s is none of your accounts' mailboxes", h.Value)
+	case known && h.Account != owner.Name:
+		return invalid("leave the account out: it follows from the mailbox", "mailbox %.80s belongs to account %s, not %.40s", h.Value, owner.Name, h.Account)
+	}
+	return nil
 }
 
 // readHold makes a hold of what was asked for.
@@ -165,10 +185,8 @@ func (s *Service) complete(scope policy.Scope, account, value *string) {
 	switch scope {
 	case policy.ScopeMailbox:
 		*value = strings.ToLower(*value)
-		if _, domain, ok := strings.Cut(*value, "@"); ok && *account == "" {
-			if owner, ok := m.ByDomain(domain); ok {
-				*account = owner.Name
-			}
+		if owner, ok := m.ByDomain(domainOf(*value)); ok && *account == "" {
+			*account = owner.Name
 		}
 	case policy.ScopeDirectory:
 		if owner, ok := m.ByPath(*value); ok && *account == "" {
@@ -180,6 +198,9 @@ func (s *Service) complete(scope policy.Scope, account, value *string) {
 		*value = strings.ToLower(*value)
 	}
 }
+
+// domainOf is what follows the last "@": whose mailbox it is depends on it.
+func domainOf(mailbox string) string { return mailbox[strings.LastIndexByte(mailbox, '@')+1:] }
 
 // EndHold ends a standing hold. A reseller may end those that he put himself.
 func (s *Service) EndHold(ctx context.Context, a Actor, id int64, reason string) (Hold, error) {

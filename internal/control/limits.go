@@ -64,8 +64,7 @@ func (s *Service) mayOverride(a Actor, o *policy.Override) bool {
 	case o.Level == policy.LevelAccount:
 		return s.visible(a, o.Name)
 	case o.Level == policy.LevelMailbox:
-		_, domain, _ := strings.Cut(o.Name, "@")
-		owner, ok := s.o.Accounts().ByDomain(domain)
+		owner, ok := s.o.Accounts().ByDomain(domainOf(o.Name))
 		return ok && s.visible(a, owner.Name)
 	}
 	return false
@@ -85,13 +84,20 @@ func (s *Service) SetLimit(ctx context.Context, a Actor, in Limit) (Limit, error
 	if err != nil {
 		return Limit{}, found(err, "", "no limits")
 	}
+	if err := onlyMaximum(a, &o); err != nil {
+		return Limit{}, err
+	}
 	old := ""
 	for i := range stored {
 		if before := &stored[i]; before.Level == o.Level && before.Name == o.Name && before.Trigger == o.Trigger {
 			o.ID, old = before.ID, compact(limitRow(before))
-			if before.Until.IsZero() || before.Until.After(s.o.Clock().Wall) {
-				inherit(&o, before)
+			if !before.Until.IsZero() && !before.Until.After(s.o.Clock().Wall) {
+				continue
 			}
+			if a.Role != Operator && before.Provenance.By != a.Name {
+				return Limit{}, forbidden("limit %d was set by %s, and only an operator may change it", before.ID, orNothing(before.Provenance.By, "an operator"))
+			}
+			inherit(&o, before)
 		}
 	}
 	if err := s.withinReseller(a, &o, stored); err != nil {
@@ -190,23 +196,60 @@ func readWord[T any](to **T, word *string, name string, parse func(string) (T, b
 	return nil
 }
 
-// withinReseller keeps a reseller within what the server gives him: he may move the
-// maximum of his accounts and mailboxes, up to his own, and nothing else.
-func (s *Service) withinReseller(a Actor, o *policy.Override, stored []policy.Override) error {
-	if a.Role == Operator {
+// onlyMaximum keeps a reseller to what he may set: the maximum of one trigger.
+func onlyMaximum(a Actor, o *policy.Override) error {
+	switch {
+	case a.Role == Operator:
 		return nil
-	}
-	if o.Trigger == "" {
+	case o.Trigger == "":
 		return forbidden("a reseller sets a limit for one trigger at a time")
-	}
-	if o.Per != nil || o.Verdict != nil || o.Release != nil || o.Mode != nil || o.Actions != nil {
+	case o.Per != nil || o.Verdict != nil || o.Release != nil || o.Mode != nil || o.Actions != nil:
 		return forbidden("only an operator may change more than the maximum")
 	}
+	return nil
+}
+
+// withinReseller keeps a reseller within what he was given: he may move the maximum of
+// his accounts and mailboxes up to his own, and up to what an operator set for them.
+func (s *Service) withinReseller(a Actor, o *policy.Override, stored []policy.Override) error {
+	if a.Role == Operator || o.Max == nil {
+		return nil
+	}
 	cfg := s.o.Config()
-	if top, ok := s.ceiling(a.Reseller, o.Trigger, slices.Concat(cfg.Overrides, stored)); ok && o.Max != nil && *o.Max > top {
+	all := slices.Concat(cfg.Overrides, stored)
+	if top, ok := s.ceiling(a.Reseller, o.Trigger, all); ok && *o.Max > top {
 		return forbidden("%s is more than reseller %s has himself for trigger %s (%s)", decimal(*o.Max), a.Reseller, o.Trigger, decimal(top))
 	}
+	if by := s.setByOperator(a, o, all); by != nil && *o.Max > *by.Max {
+		return forbidden("%s is more than an operator set for %s %s, trigger %s (%s)", decimal(*o.Max), by.Level, by.Name, o.Trigger, decimal(*by.Max))
+	}
 	return nil
+}
+
+// setByOperator is the maximum that somebody other than the actor set for the account or
+// mailbox that o is about, or for the account whose mailbox it is; nil if nobody did. A
+// limit of the actor's would win over it: over the file's because it is in the database,
+// over an account's because a mailbox is narrower.
+func (s *Service) setByOperator(a Actor, o *policy.Override, all []policy.Override) (found *policy.Override) {
+	names := map[policy.Level]string{o.Level: o.Name}
+	if o.Level == policy.LevelMailbox {
+		owner, _ := s.o.Accounts().ByDomain(domainOf(o.Name))
+		names[policy.LevelAccount] = owner.Name
+	}
+	now := s.o.Clock().Wall
+	for _, level := range []policy.Level{policy.LevelAccount, policy.LevelMailbox} {
+		for i := range all {
+			if x := &all[i]; x.Level == level && x.Name == names[level] && x.Provenance.By != a.Name && setsMaximum(x, o.Trigger, now) {
+				found = x
+			}
+		}
+	}
+	return found
+}
+
+// setsMaximum reports whether o says something of a trigger's maximum now.
+func setsMaximum(o *policy.Override, trigger string, now time.Time) bool {
+	return o.Max != nil && (o.Trigger == "" || o.Trigger == trigger) && (o.Until.IsZero() || o.Until.After(now))
 }
 
 // ceiling is the maximum that a trigger has for a reseller: the server's, unless
@@ -221,8 +264,7 @@ func (s *Service) ceiling(reseller, trigger string, all []policy.Override) (top 
 	for _, level := range []policy.Level{policy.LevelServer, policy.LevelReseller} {
 		for i := range all { // the file's first, then by age: the last one wins
 			o := &all[i]
-			applies := o.Level == level && (o.Trigger == "" || o.Trigger == trigger) && o.Max != nil && (o.Until.IsZero() || o.Until.After(now))
-			if applies && (level == policy.LevelServer || o.Name == reseller) {
+			if o.Level == level && setsMaximum(o, trigger, now) && (level == policy.LevelServer || o.Name == reseller) {
 				top = *o.Max
 			}
 		}
