@@ -30,7 +30,8 @@ const (
 const maxSteps = 200
 
 // Try says what would happen to a message now, and why: the decision with its steps, and
-// every counter the message would ask. It counts nothing and takes no number.
+// every counter the message would ask. It counts nothing and takes no number. Unlike that
+// of [Engine.Check], its Over is filled where a hold decides, too.
 func (e *Engine) Try(now Moment, s *Submission, id Identity) (*Decision, []Usage) {
 	rs := e.rules.Load()
 	d := begin(now, s, id)
@@ -45,11 +46,11 @@ func (e *Engine) Try(now Moment, s *Submission, id Identity) (*Decision, []Usage
 	asks, with := rs.plan(nil, nil, &p)
 	res := make([]counters.Result, len(asks))
 	admitted := e.table.Peek(now.Boot, asks, res)
+	d.settle(&p, asks, res, with, admitted, true)
+	d.Counted = false
 	if h := rs.holds.match(&p); h != nil {
-		d.holdBy(h)
-	} else {
-		d.settle(&p, asks, res, with, admitted, true)
-		d.Counted = false
+		d.holdBy(h) // what is over stays in d.Over: the end of the hold does not make room
+		d.Would = Accept
 	}
 	e.keep(d, rs, false)
 	d.write()

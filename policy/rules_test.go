@@ -442,3 +442,21 @@ func TestKeysReadBack(t *testing.T) {
 		t.Errorf("Reset of a misspelt trigger: %v", err)
 	}
 }
+
+func TestTryTellsWhatIsOverBehindAHold(t *testing.T) {
+	observer := enforcing("seen", WatchAccount, 1, Messages)
+	observer.Mode = Observe
+	e := newTestEngine(t, &Rules{
+		Triggers: []Trigger{enforcing("account-hour", WatchAccount, 1, Messages), observer},
+		Holds:    []Hold{{ID: 8, Scope: ScopeAccount, Account: "shop", Trigger: "directory-hour"}},
+	})
+	s, id := fromScript("shop", "/home/shop", "x", 1)
+	e.CountIn(noon(), s, id, ReasonNotReady)
+	d, _ := e.Try(noon(), s, id)
+	if d.Verdict != Freeze || d.Reason != ReasonHold || d.HoldID != 8 || d.Trigger != "directory-hour" || d.Would != Accept || d.Counted {
+		t.Errorf("tried %v for %v by %q, hold %d, would %v; want what the hold says", d.Verdict, d.Reason, d.Trigger, d.HoldID, d.Would)
+	}
+	if len(d.Over) != 2 || d.Over[0].Trigger != "account-hour" || d.Over[0].FreeAt.IsZero() {
+		t.Errorf("over behind the hold: %+v, want both triggers", d.Over)
+	}
+}

@@ -60,7 +60,7 @@ type Explanation struct {
 	Held     *HeldMessage `json:"held"`
 	Why      string       `json:"why"`     // rule, count, limit and on what grounds, in words
 	Next     string       `json:"next"`    // what happens now, in words
-	Command  string       `json:"command"` // the one command that settles it
+	Command  string       `json:"command"` // what settles it, on one line
 	// FilledBy are messages that used the limit up.
 	FilledBy []Decision `json:"filled_by"`
 	// Steps are the rules looked at, for a described message.

@@ -32,14 +32,18 @@ func (s *Service) Explain(ctx context.Context, a Actor, ref string) (Explanation
 	if id.ClientIP.IsValid() {
 		sub.ClientIP = id.ClientIP
 	}
-	_, usage := s.o.Engine.Try(now, sub, id)
+	again, usage := s.o.Engine.Try(now, sub, id)
 	x.Usage = usageRows(usage)
 	if x.Held, err = s.heldOf(ctx, &d); err != nil {
 		return Explanation{}, err
 	}
-	st := s.story(&x)
-	if st.hold, st.standing, err = s.holdOf(ctx, &d); err != nil {
+	st := s.story(&x, again)
+	var stands bool
+	if st.hold, stands, err = s.holdOf(ctx, &d); err != nil {
 		return Explanation{}, err
+	}
+	if stands {
+		st.stops = st.hold
 	}
 	if x.Event, err = s.eventOf(ctx, &d, st.over); err != nil {
 		return Explanation{}, err
@@ -53,10 +57,16 @@ func (s *Service) Explain(ctx context.Context, a Actor, ref string) (Explanation
 	return x, nil
 }
 
-// story begins to tell of an explanation's decision.
-func (s *Service) story(x *Explanation) *story {
+// story begins to tell of an explanation's decision; now is what would happen to such a
+// message now.
+func (s *Service) story(x *Explanation, now *policy.Decision) *story {
 	cfg := s.o.Config()
-	st := &story{d: x.Decision, over: decider(x.Decision), held: x.Held, usage: x.Usage, keep: cfg.Held.Keep, now: s.o.Clock().Wall, zone: s.o.Zone}
+	st := &story{d: x.Decision, over: decider(x.Decision), held: x.Held, stops: s.standingHold(now.HoldID), keep: cfg.Held.Keep, now: s.o.Clock().Wall, zone: s.o.Zone}
+	for i := range now.Over {
+		if o := &now.Over[i]; o.Mode == policy.Enforce && o.Verdict != policy.Accept {
+			st.full = append(st.full, overOf(o))
+		}
+	}
 	return st
 }
 
