@@ -30,7 +30,7 @@ const (
 
 const (
 	refuseFactor = 4       // connections beyond refuseFactor*MaxConns are closed at once
-	idleWorkers  = 16      // goroutines that stay to accept when there is nothing to do
+	idleWorkers  = 64      // goroutines that stay when there is nothing to do
 	smallRequest = 8 << 10 // what a buffer begins with; nearly every request fits
 	acceptPause  = 10 * time.Millisecond
 )
@@ -99,7 +99,8 @@ type Server struct {
 	Stats Stats
 
 	open    atomic.Int64 // connections being served
-	idle    atomic.Int64 // workers waiting for a connection
+	idle    atomic.Int64 // workers that wait for a connection
+	waiting chan *net.UnixConn
 	workers sync.WaitGroup
 	buffers sync.Pool
 	brake   logBrake
@@ -129,8 +130,9 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 	// A deadline in the past makes every Accept return.
 	stop := context.AfterFunc(ctx, func() { l.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	s.startWorker(ctx, cancel, l)
-	<-ctx.Done()
+	s.waiting = make(chan *net.UnixConn)
+	s.accept(ctx, cancel, l)
+	close(s.waiting)
 	s.workers.Wait()
 	if err := context.Cause(ctx); errors.Is(err, net.ErrClosed) {
 		return fmt.Errorf("accept: %w", err)
@@ -138,40 +140,45 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 	return nil
 }
 
-func (s *Server) startWorker(ctx context.Context, cancel context.CancelCauseFunc, l *net.UnixListener) {
-	s.idle.Add(1)
-	s.workers.Go(func() { s.work(ctx, cancel, l) })
-}
-
-// work accepts and serves in turn: cheaper than a goroutine for each connection, as
-// the one that was woken by accept also answers. The worker that takes the last idle
-// place starts the next one first, so that a slow check never keeps others waiting.
-func (s *Server) work(ctx context.Context, cancel context.CancelCauseFunc, l *net.UnixListener) {
+// accept takes connections in until ctx ends and hands each to a worker that waits, or to
+// a new one: a slow check never keeps others waiting.
+func (s *Server) accept(ctx context.Context, cancel context.CancelCauseFunc, l *net.UnixListener) {
 	for {
 		conn, err := l.AcceptUnix()
-		if s.idle.Add(-1) == 0 && ctx.Err() == nil {
-			s.startWorker(ctx, cancel, l)
-		}
 		switch {
-		case ctx.Err() != nil && err != nil:
+		case err == nil:
+			select {
+			case s.waiting <- conn:
+			default:
+				s.workers.Go(func() { s.work(conn) })
+			}
+		case ctx.Err() != nil:
 			return
 		case errors.Is(err, net.ErrClosed):
 			cancel(err)
 			return
-		case err != nil:
+		default:
 			s.Stats.AcceptErrors.Add(1)
 			s.warn("accept", "cannot accept a question", "err", err)
 			select {
 			case <-ctx.Done():
 			case <-time.After(acceptPause):
 			}
-		default:
-			s.serve(conn)
 		}
+	}
+}
+
+// work serves connections until there are workers enough that wait for one. A goroutine
+// that stays keeps its stack, which for each new one would have to grow again.
+func (s *Server) work(conn *net.UnixConn) {
+	for ok := true; ok; {
+		s.serve(conn)
 		if s.idle.Add(1) > idleWorkers {
 			s.idle.Add(-1)
 			return
 		}
+		conn, ok = <-s.waiting
+		s.idle.Add(-1)
 	}
 }
 

@@ -3,7 +3,7 @@
 # mail server: where another one is installed it says so and stops.
 set -euo pipefail
 packages=(exim4-daemon-heavy exim4-config php-cli php-cgi iproute2 perl-base util-linux systemd
-  libcap2-bin logrotate diffutils mandoc)
+  libcap2-bin logrotate diffutils mandoc swaks)
 missing=()
 for p in "${packages[@]}"; do
   dpkg-query -W -f='${db:Status-Status}\n' "$p" 2>/dev/null | grep -qx installed || missing+=("$p")
