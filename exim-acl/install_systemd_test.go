@@ -37,11 +37,36 @@ func TestInstallReloadsEximsDaemon(t *testing.T) {
 	b := installer(t, true)
 	b.daemon()
 	b.installs(0, "install", "--fail-closed")
+	b.comesToAnswer("451", "it did not take the new configuration")
+}
+
+// The configuration itself stays the same: only the included text differs.
+func TestInstallReloadsEximsDaemonWhenOnlyTheTextOfTheACLChanged(t *testing.T) {
+	b := installer(t, true)
+	b.installs(0, "install")
+	b.daemon()
+	b.comesToAnswer("250", "it is not open without the daemon")
+	b.installs(0, "install", "--fail-closed")
+	b.comesToAnswer("451", "it did not take the new text")
+}
+
+func TestInstallNamesADaemonThatItCouldNotReload(t *testing.T) {
+	b := installer(t, true)
+	b.daemon()
+	b.run("rm", "/run/exim4/exim.pid")
+	if out := b.installs(0, "install"); !strings.Contains(out, "was not told") {
+		t.Errorf("no warning that Exim's daemon goes on as before:\n%s", out)
+	}
+}
+
+// comesToAnswer waits until Exim's daemon answers so: a HUP takes its time.
+func (b *box) comesToAnswer(want, otherwise string) {
+	b.t.Helper()
 	got := ""
-	for range 100 { // a HUP takes its time
-		if got = b.smtp("x"); strings.HasPrefix(got, "451") {
+	for range 100 {
+		if got = b.smtp("x"); strings.HasPrefix(got, want) {
 			return
 		}
 	}
-	t.Errorf("Exim's daemon answers %q, want 451: it did not take the new configuration", got)
+	b.t.Errorf("Exim's daemon answers %q, want %s: %s", got, want, otherwise)
 }

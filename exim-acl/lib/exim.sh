@@ -264,15 +264,34 @@ probe_result() {
 	fi
 }
 
-# exim_reload: sendmail uses the new configuration at once, the SMTP daemon after a HUP.
+# exim_reload: sendmail uses the new configuration at once, the SMTP daemon after a HUP;
+# it keeps the text of the files that are included, too.
 exim_reload() {
-	[ -n "$exim_changed$unfinished" ] || return 0
-	pid=$(cat /run/exim4/exim.pid 2>/dev/null) || return 0
-	case $pid in
-	'' | *[!0-9]*) return 0 ;;
+	[ -n "$exim_changed$unfinished" ] || written $policy || return 0
+	told=$(grep . /run/exim4/exim.pid 2>/dev/null) || told=none
+	daemons=$(exim_daemons)
+	case " $daemons " in
+	*" $told "*) if kill -HUP "$told"; then say "reloaded Exim's daemon"; else told=; fi ;;
+	*) told= ;;
 	esac
-	[ "$(readlink "/proc/$pid/exe" 2>/dev/null)" = "$(readlink -f $exim)" ] || return 0
-	kill -HUP "$pid" && say "reloaded Exim's daemon"
+	for pid in $daemons; do
+		[ "$pid" = "$told" ] || warn "Exim's daemon, process $pid, was not told (/run/exim4/exim.pid does not name it): it goes on with the old configuration until it gets a HUP or is restarted"
+	done
+}
+
+# exim_daemons: the processes that take mail over SMTP by the old configuration. Their
+# children have the same arguments.
+exim_daemons() {
+	for p in /proc/[0-9]*; do
+		[ "$p/root" -ef / ] || continue # a container's
+		case $(readlink "$p/exe" 2>/dev/null) in
+		"$(readlink -f $exim)" | "$(readlink -f $exim) (deleted)") ;;
+		*) continue ;;
+		esac
+		tr '\0' '\n' <"$p/cmdline" 2>/dev/null | grep -q '^-bd' || continue
+		parent=$(sed 's/.*) . //; s/ .*//' "$p/stat" 2>/dev/null) || continue
+		[ "$(readlink "/proc/$parent/exe" 2>/dev/null)" = "$(readlink "$p/exe" 2>/dev/null)" ] || printf '%s ' "${p#/proc/}"
+	done
 }
 
 # seconds OPTION: an Exim time such as 5w or 1d12h.
