@@ -169,7 +169,8 @@ func (s *Store) Event(ctx context.Context, id int64) (e Event, err error) {
 		if err != nil {
 			return err
 		}
-		messages := "SELECT " + decisionColumns + " FROM decisions WHERE seq IN (SELECT seq FROM event_messages WHERE event = ?) ORDER BY seq"
+		messages := fmt.Sprintf("SELECT %s FROM decisions WHERE %s UNION ALL SELECT %[1]s FROM kept WHERE %[2]s ORDER BY 1",
+			decisionColumns, "seq IN (SELECT seq FROM event_messages WHERE event = ?1)")
 		err = c.each(ctx, messages, []value{id}, func(v []value) error {
 			v[21] = nil
 			d, err := c.decision(ctx, v, s.refKey.Load())
@@ -191,7 +192,7 @@ func (s *Store) Event(ctx context.Context, id int64) (e Event, err error) {
 // finds only those that kept the decision as one of their messages.
 func (s *Store) EventsOf(ctx context.Context, seq uint64, account string) ([]Event, error) {
 	return rowsOf(ctx, s, "find events", "SELECT "+eventColumnsRead+` FROM events WHERE account = ?
-		AND id IN (SELECT m.event FROM event_messages m WHERE m.event = events.id AND m.seq = ?) ORDER BY id DESC LIMIT 20`,
+		AND id IN (SELECT event FROM event_messages WHERE seq = ?) ORDER BY id DESC LIMIT 20`,
 		[]value{account, int64(seq)}, eventOf)
 }
 

@@ -13,7 +13,7 @@ import (
 
 // salvaged are the tables that are carried over from a damaged database: all but the
 // decisions and what is made of them.
-var salvaged = []string{"meta", "holds", "overrides", "exemptions", "held", "events", "event_messages", "actions", "audit", "journal"}
+var salvaged = []string{"meta", "holds", "overrides", "exemptions", "held", "events", "event_messages", "kept", "actions", "audit", "journal"}
 
 // salvageRows is how many rows of a table are carried over at most.
 const salvageRows = 1_000_000

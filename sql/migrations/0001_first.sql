@@ -132,6 +132,36 @@ CREATE TABLE event_messages (
   seq   INTEGER NOT NULL,
   PRIMARY KEY (event, slot)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX event_messages_seq ON event_messages (seq);
+
+-- Decisions that are too old to be kept but that an event or a message in the queue still
+-- names. Their texts stand in them, since the names of their time have gone.
+CREATE TABLE kept (
+  seq               INTEGER PRIMARY KEY,
+  at                INTEGER NOT NULL,
+  account           TEXT NOT NULL,
+  flags             INTEGER NOT NULL,
+  verdict           INTEGER NOT NULL,
+  would             INTEGER NOT NULL,
+  recipients        INTEGER NOT NULL,
+  size              INTEGER NOT NULL,
+  message_id        TEXT,
+  client_ip         BLOB,
+  mailbox           TEXT,
+  basis             TEXT,
+  directory         TEXT,
+  directory_account TEXT,
+  script            TEXT,
+  sub_key           TEXT,
+  envelope_sender   TEXT,
+  subject           TEXT,
+  subject_key       TEXT,
+  trigger           TEXT,
+  hold              INTEGER,
+  event             INTEGER,
+  over              TEXT
+) STRICT;
+CREATE INDEX kept_message ON kept (message_id);
 
 CREATE TABLE actions (
   id      INTEGER PRIMARY KEY,
