@@ -497,3 +497,19 @@ func BenchmarkIdentify(b *testing.B) {
 		})
 	}
 }
+
+func TestAnAddressIsCountedWithItsNetwork(t *testing.T) {
+	for addr, want := range map[string]string{
+		"192.0.2.1": "192.0.2.1/32", "::ffff:192.0.2.1": "192.0.2.1/32", "2001:db8::1": "2001:db8::/64", "2001:db8:0:1:ffff::9%eth0": "2001:db8:0:1::/64",
+	} {
+		a := netip.MustParseAddr(addr)
+		got := CountedNet(a)
+		group := ipGroup(IPLogin, a)
+		if got.String() != want || group != "ip:login:"+strings.TrimSuffix(want, "/32") {
+			t.Errorf("%s is counted as %s in %q, want %s", addr, got, group, want)
+		}
+	}
+	if CountedNet(netip.Addr{}).IsValid() {
+		t.Error("no address has a network")
+	}
+}

@@ -13,6 +13,7 @@ type Health struct {
 	Since    Time   `json:"since"`             // since when
 	Queued   int    `json:"queued"`            // decisions in memory that are not on disk yet
 	QueuedMB int    `json:"queued_mb"`
+	Lag      Period `json:"lag"`     // how long the oldest of them has waited
 	Dropped  uint64 `json:"dropped"` // decisions for which there was no room
 	Written  uint64 `json:"written"`
 	DBBytes  int64  `json:"db_bytes"`
@@ -34,6 +35,9 @@ func (s *Store) Health() Health {
 	var bytes int
 	h.Queued, bytes, h.Dropped = s.q.depth()
 	h.QueuedMB = bytes >> 20
+	if at := s.q.oldest(); !at.IsZero() {
+		h.Lag = Period(max(s.o.Now().Sub(at), 0)) // the clock may have been set
+	}
 	s.health.mu.Lock()
 	defer s.health.mu.Unlock()
 	h.Problem, h.Since, h.SetAside = s.health.problem, Time{s.health.since}, s.health.setAside

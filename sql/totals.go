@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"osm/policy"
@@ -21,22 +22,36 @@ type Sender struct {
 type Top struct {
 	Since Time     `json:"since"` // as asked for, or the full hour before where that hour is too large to be counted anew
 	Items []Sender `json:"items"`
+	Next  string   `json:"next,omitempty"` // the place of the next sender; "" at the end
+}
+
+// TopFilter says which senders are wanted.
+type TopFilter struct {
+	Since time.Time
+	By    string                    // "messages", "recipients" or "stopped"
+	Keep  func(account string) bool // nil: all accounts
+	Limit int
+	After string // what the page before gave as next
 }
 
 // partRows is how many decisions of a part of an hour are counted one by one.
 const partRows = 250_000
 
-// Top lists the accounts that sent most since a moment, by "messages", "recipients" or
-// "stopped". Full hours come from the totals, the part of an hour before them from the
-// decisions themselves.
-func (s *Store) Top(ctx context.Context, since time.Time, by string, limit int) (Top, error) {
-	m, ok := measures[by]
+// Top lists the accounts that sent most since a moment. Full hours come from the totals,
+// the part of an hour before them from the decisions themselves. Places move while mail is
+// sent: between two pages a sender may change from one to the other.
+func (s *Store) Top(ctx context.Context, f TopFilter) (Top, error) {
+	m, ok := measures[f.By]
 	if !ok {
-		return Top{}, fmt.Errorf("list top senders: %.40q is not messages, recipients or stopped", by)
+		return Top{}, fmt.Errorf("list top senders: %.40q is not messages, recipients or stopped", f.By)
+	}
+	place, err := strconv.Atoi(cmp.Or(f.After, "0"))
+	if err != nil || place < 0 {
+		return Top{}, fmt.Errorf("list top senders: %.40q is not where a page ended", f.After)
 	}
 	top := Top{Items: []Sender{}}
-	err := s.read(ctx, "list top senders", func(ctx context.Context, c *cursor) error {
-		part, from, full, err := c.partOfHour(ctx, since)
+	err = s.read(ctx, "list top senders", func(ctx context.Context, c *cursor) error {
+		part, from, full, err := c.partOfHour(ctx, f.Since)
 		if err != nil {
 			return err
 		}
@@ -53,16 +68,48 @@ func (s *Store) Top(ctx context.Context, since time.Time, by string, limit int) 
 		if err != nil {
 			return err
 		}
-		for _, id := range highest(rank, bounded(limit)) {
+		ids, more, err := c.kept(ctx, highest(rank), f.Keep, place, bounded(f.Limit))
+		if err != nil {
+			return err
+		}
+		for _, id := range ids {
 			sender, err := c.sender(ctx, id, part[id], full)
 			if err != nil {
 				return err
 			}
 			top.Items = append(top.Items, sender)
 		}
+		if more {
+			top.Next = strconv.Itoa(place + len(ids))
+		}
 		return nil
 	})
 	return top, err
+}
+
+// kept picks a page of the accounts that are wanted at all; more tells that it is not the
+// last.
+func (c *cursor) kept(ctx context.Context, ranked []int64, keep func(account string) bool, place, limit int) (page []int64, more bool, err error) {
+	for _, id := range ranked {
+		if keep != nil {
+			name, err := c.accountName(ctx, id)
+			if err != nil {
+				return nil, false, err
+			}
+			if !keep(name) {
+				continue
+			}
+		}
+		switch {
+		case place > 0:
+			place--
+		case len(page) == limit:
+			return page, true, nil
+		default:
+			page = append(page, id)
+		}
+	}
+	return page, false, nil
 }
 
 // measure is what senders can be ranked by.
@@ -78,7 +125,7 @@ var measures = map[string]measure{
 }
 
 // highest lists the accounts with the highest rank, without those that have none.
-func highest(rank map[int64]int64, limit int) []int64 {
+func highest(rank map[int64]int64) []int64 {
 	ids := make([]int64, 0, len(rank))
 	for id, n := range rank {
 		if n > 0 {
@@ -86,7 +133,7 @@ func highest(rank map[int64]int64, limit int) []int64 {
 		}
 	}
 	slices.SortFunc(ids, func(a, b int64) int { return cmp.Or(cmp.Compare(rank[b], rank[a]), cmp.Compare(a, b)) })
-	return ids[:min(len(ids), limit)]
+	return ids
 }
 
 // sender adds up all that an account sent: part, and the hours from full on.

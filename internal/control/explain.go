@@ -122,7 +122,7 @@ func (s *Service) filledBy(ctx context.Context, d *Decision, o *store.Over, at t
 	if !ok {
 		return []Decision{}, nil
 	}
-	k := store.Filled{Watch: watch, Account: d.Account, Mailbox: d.Mailbox, Directory: d.WorkingDirectory, SubjectKey: d.SubjectKey}
+	k := store.Filled{Watch: watch, Account: d.Account, SubKey: d.SubKey, Mailbox: d.Mailbox, Directory: d.WorkingDirectory, SubjectKey: d.SubjectKey}
 	if watch == policy.WatchDirectory {
 		k.Account, _, _ = strings.Cut(o.Key, " ")
 	}

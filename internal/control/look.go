@@ -25,21 +25,15 @@ func (s *Service) Top(ctx context.Context, a Actor, since time.Time, by string, 
 	if since.IsZero() {
 		since = s.o.Clock().Wall.Add(-topSince)
 	}
-	limit := p.Limit
+	if err := pageMark(p); err != nil {
+		return List[Top]{}, err
+	}
+	f := store.TopFilter{Since: since, By: by, Limit: p.Limit, After: p.After}
 	if a.Role != Operator {
-		limit = maxLimit
+		f.Keep = func(account string) bool { return s.visible(a, account) }
 	}
-	top, err := s.o.Store.Top(ctx, since, by, limit)
-	if err != nil {
-		return List[Top]{}, found(err, "", "no senders")
-	}
-	l := List[Top]{Items: []Top{}}
-	for _, t := range top.Items {
-		if len(l.Items) < p.Limit && s.visible(a, t.Account) {
-			l.Items = append(l.Items, t)
-		}
-	}
-	return l, nil
+	top, err := s.o.Store.Top(ctx, f)
+	return List[Top]{Items: top.Items, Next: top.Next}, found(err, "", "no senders")
 }
 
 // Usage lists the counters of an account; of (unknown) those of its sub-keys too.
