@@ -169,6 +169,18 @@ func TestAWallClockThatWentBackHoldsNobodyForLongerThanAPeriod(t *testing.T) {
 	}
 }
 
+func TestReplayedTimesOfTheFutureHoldNobodyForLongerThanAPeriod(t *testing.T) {
+	back := New(Options{})
+	if _, _, err := back.ReadSnapshot(bytes.NewReader(snapshotOf(t, New(Options{}), headerAt(day))), headerAt(day), sameSlots); err != nil {
+		t.Fatal(err)
+	}
+	a := Ask{Slot: 1, Group: "shop", Period: hour, Units: 1, Max: 1}
+	back.Replay(30*day, 1, []Ask{a})
+	if at := back.FreeAt(day, a); at != day+hour+hour/subs {
+		t.Errorf("free %d ms after the start, want an hour and a sub-window", at-day)
+	}
+}
+
 // stored is a decision as the database keeps it.
 type stored struct {
 	at   int64
