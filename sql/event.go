@@ -114,6 +114,7 @@ type EventFilter struct {
 	Since    time.Time // a message was stopped not before
 	Account  string
 	Trigger  string
+	Key      string
 	OpenOnly bool
 	Limit    int
 	After    string
@@ -124,6 +125,7 @@ func (s *Store) Events(ctx context.Context, f EventFilter) (list []Event, next s
 	q := query{text: "SELECT " + eventColumnsRead + " FROM events WHERE last_at >= ?", args: []value{ms(f.Since)}}
 	q.equal("account", f.Account)
 	q.equal("trigger", f.Trigger)
+	q.equal("key", f.Key)
 	if f.OpenOnly {
 		q.text += " AND open = 1"
 	}

@@ -52,7 +52,7 @@ func (s *Service) Describe(ctx context.Context, a Actor, d Describe) (Explanatio
 	x.Why, x.Next, x.Command = st.why(), st.next(), st.command()
 	if dec.Verdict != policy.Accept && st.over != nil {
 		s.upToDate(ctx)
-		if x.FilledBy, err = s.filledBy(ctx, &live, st.over, s.o.Clock().Wall); err != nil {
+		if x.FilledBy, err = s.filledBy(ctx, a, &live, st.over, s.o.Clock().Wall); err != nil {
 			return Explanation{}, err
 		}
 	}

@@ -45,11 +45,11 @@ func (s *Service) Explain(ctx context.Context, a Actor, ref string) (Explanation
 	if stands {
 		st.stops = st.hold
 	}
-	if x.Event, err = s.eventOf(ctx, &d, st.over); err != nil {
+	if x.Event, err = s.eventOf(ctx, a, &d, st.over); err != nil {
 		return Explanation{}, err
 	}
 	if st.over != nil {
-		if x.FilledBy, err = s.filledBy(ctx, &d, st.over, d.At.Time); err != nil {
+		if x.FilledBy, err = s.filledBy(ctx, a, &d, st.over, d.At.Time); err != nil {
 			return Explanation{}, err
 		}
 	}
@@ -116,8 +116,9 @@ func (s *Service) upToDate(ctx context.Context) {
 	}
 }
 
-// filledBy lists the messages that were in the window of the limit that decided.
-func (s *Service) filledBy(ctx context.Context, d *Decision, o *store.Over, at time.Time) ([]Decision, error) {
+// filledBy lists the messages that were in the window of the limit that decided, as far as
+// the actor may see them: an address is used by many accounts.
+func (s *Service) filledBy(ctx context.Context, a Actor, d *Decision, o *store.Over, at time.Time) ([]Decision, error) {
 	watch, ok := policy.ParseWatch(o.Watch)
 	if !ok {
 		return []Decision{}, nil
@@ -130,12 +131,19 @@ func (s *Service) filledBy(ctx context.Context, d *Decision, o *store.Over, at t
 		source, _ := policy.ParseSource(d.Source)
 		k.ClientIP, k.IPClass = ip, s.ipClass(d, source, ip)
 	}
-	list, err := s.o.Store.MessagesThatFilled(ctx, k, at.Add(-time.Duration(o.Per)), at.Add(time.Millisecond), shownFilling)
+	limit := shownFilling
+	if a.Role != Operator {
+		limit = maxLimit // some of them are none of his business
+	}
+	list, err := s.o.Store.MessagesThatFilled(ctx, k, at.Add(-time.Duration(o.Per)), at.Add(time.Millisecond), limit)
 	if errors.Is(err, context.DeadlineExceeded) {
 		return []Decision{}, nil // the explanation is worth more than its evidence
 	}
-	if list == nil {
-		list = []Decision{}
+	shown := []Decision{}
+	for _, d := range list {
+		if len(shown) < shownFilling && s.visible(a, d.Account) {
+			shown = append(shown, d)
+		}
 	}
-	return list, found(err, "", "no messages")
+	return shown, found(err, "", "no messages")
 }

@@ -140,8 +140,18 @@ func (s *Service) Event(ctx context.Context, a Actor, id int64) (Event, error) {
 	if err := s.mayAccount(a, e.Account); err != nil {
 		return Event{}, err
 	}
+	s.hide(a, &e)
 	e.Evidence = evidence(e.Messages)
 	return e, nil
+}
+
+// hide takes out of an event what the actor may not see: behind one address there is mail
+// of many accounts, and the event bears the name of the one that was over first.
+func (s *Service) hide(a Actor, e *Event) {
+	e.Messages = slices.DeleteFunc(e.Messages, func(d Decision) bool { return !s.visible(a, d.Account) })
+	if !s.visible(a, e.Account) {
+		e.Account, e.Mailbox, e.Actions = "", "", nil
+	}
 }
 
 // minShare is the least share of the messages that is worth a line of evidence.
@@ -182,30 +192,35 @@ func evidence(messages []Decision) []string {
 
 // eventOf finds the event that a message belongs to: the one that the trigger raised
 // that stopped it, or that put the hold.
-func (s *Service) eventOf(ctx context.Context, d *Decision, o *store.Over) (*Event, error) {
+func (s *Service) eventOf(ctx context.Context, a Actor, d *Decision, o *store.Over) (*Event, error) {
 	if d.EventID != 0 {
 		e, err := s.o.Store.Event(ctx, d.EventID)
 		if errors.Is(err, store.ErrNotFound) {
 			return nil, nil // older than events are kept
 		}
 		e.Messages = nil
+		s.hide(a, &e)
 		return &e, found(err, "", "no event")
 	}
 	if o == nil {
 		return nil, nil
 	}
 	account := d.Account
-	if d.Claimed && o.Watch == policy.WatchDirectory.String() {
+	switch {
+	case o.Watch == policy.WatchClientIP.String():
+		account = "" // that of whoever was over first
+	case d.Claimed && o.Watch == policy.WatchDirectory.String():
 		account, _, _ = strings.Cut(o.Key, " ")
 	}
-	list, _, err := s.o.Store.Events(ctx, store.EventFilter{Since: d.At.Time, Account: account, Trigger: o.Trigger, Limit: maxLimit})
+	list, _, err := s.o.Store.Events(ctx, store.EventFilter{Since: d.At.Time, Account: account, Trigger: o.Trigger, Key: o.Key, Limit: maxLimit})
 	if err != nil {
 		return nil, found(err, "", "no events")
 	}
-	i := slices.IndexFunc(list, func(e Event) bool { return e.Key == o.Key && !e.At.After(d.At.Time) })
+	i := slices.IndexFunc(list, func(e Event) bool { return !e.At.After(d.At.Time) })
 	if i < 0 {
 		return nil, nil
 	}
+	s.hide(a, &list[i])
 	return &list[i], nil
 }
 

@@ -1,6 +1,7 @@
 package control_test
 
 import (
+	"encoding/json"
 	"errors"
 	"net/http"
 	"os"
@@ -149,5 +150,55 @@ func TestHalfAnAssertionIsRefused(t *testing.T) {
 	}
 	if status, body := do(t, d, "GET", "/v1/status", "", http.Header{"X-Osm-User": {"anna"}, "X-Osm-Role": {"operator"}}); status != 200 {
 		t.Errorf("an operator = %d %s", status, body)
+	}
+}
+
+// oneAddress is a limit of four messages an hour from one address.
+const oneAddress = `
+[[trigger]]
+name = "client-ip-hour"
+max = 4
+count = "messages"
+mode = "enforce"
+verdict = "defer"
+`
+
+func TestBehindOneAddressEachResellerSeesHisOwn(t *testing.T) {
+	d := controltest.New(t, oneAddress)
+	s, ctx := d.Service, t.Context()
+	send := func(account string) string {
+		d.Advance(time.Second)
+		return d.Send(controltest.Mail{Account: account, Mailbox: "info@" + account + ".example", IP: "192.0.2.7", Subject: "of " + account}).Ref
+	}
+	for _, account := range []string{"blog", "shop", "blog", "blog"} {
+		send(account)
+	}
+	send("blog") // over first: the event bears its name
+	ref := send("shop")
+	d.Flush()
+	carol := control.Actor{Name: "carol", Role: control.Reseller, Reseller: "carol"}
+	whole, err := s.Explain(ctx, operator(), ref)
+	if err != nil || len(whole.FilledBy) != 4 || whole.Event == nil || whole.Event.Account != "blog" || whole.Event.Stopped != 2 {
+		t.Fatalf("an operator is told %+v (event %+v), %v", whole.FilledBy, whole.Event, err)
+	}
+	his, err := s.Explain(ctx, bob(), ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(his.FilledBy) != 1 || his.FilledBy[0].Account != "shop" {
+		t.Errorf("a reseller sees that %+v filled the limit, want his own alone", his.FilledBy)
+	}
+	if e := his.Event; e == nil || e.ID != whole.Event.ID || e.Account != "" || e.Mailbox != "" || e.Stopped != 2 {
+		t.Errorf("a reseller sees the event %+v, want it without the other's name", his.Event)
+	}
+	if said, err := json.Marshal(his); err != nil || strings.Contains(string(said), "blog") {
+		t.Errorf("a reseller is told of another's account: %s, %v", said, err)
+	}
+	e, err := s.Event(ctx, carol, whole.Event.ID)
+	if err != nil || e.Account != "blog" || len(e.Messages) != 1 || e.Messages[0].Account != "blog" {
+		t.Errorf("the event of a reseller's account = %+v, %v, want its own message alone", e, err)
+	}
+	if said := strings.Join(e.Evidence, "; "); strings.Contains(said, "shop") || !strings.Contains(said, "info@blog.example: 1 of 1 messages") {
+		t.Errorf("the evidence is %s", said)
 	}
 }
