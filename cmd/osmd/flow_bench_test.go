@@ -56,7 +56,8 @@ func benchFlow(b *testing.B, accounts int) *flow {
 	if err := os.WriteFile(root+"/etc/passwd", []byte(passwd.String()), 0o644); err != nil {
 		b.Fatal(err)
 	}
-	rules := config.Default().Rules()
+	cfg := config.Default()
+	rules := cfg.Rules()
 	for i := range rules.Triggers {
 		rules.Triggers[i].Max, rules.Triggers[i].Mode = 1<<40, policy.Enforce
 	}
