@@ -57,8 +57,6 @@ type Held struct {
 	later       map[uint64]int64 // messages that could not be done yet, by number
 	tried       map[uint64]bool  // messages of a request whose answer was lost
 	leaving     []store.Held     // mail that leaves by itself: counted and marked, but the executor did not answer
-	clock       policy.Moment    // at the last comparison with the queue
-	expireAt    int64            // nothing expires before: the wall clock was set
 	free        freeTimes        // mail that leaves by itself
 	known       map[string]bool  // accounts that the engine was told to have held mail
 }

@@ -73,14 +73,13 @@ func TestExpiryRemovesWithoutABounceAndNotAfterAStepOfTheClock(t *testing.T) {
 	s := newShop(t, limit(0, policy.Manual))
 	held := s.freeze("shop", 2)
 	h := NewHeld(s.o)
-	s.once(h)
-	s.wall.Store((40 * 24 * time.Hour).Milliseconds())
-	s.advance(2 * time.Minute)
-	s.once(h)
-	s.wantState(held[0], store.StateHeld, "")
-	s.wall.Store(0)
-	s.advance(2 * time.Minute)
-	s.once(h)
+	for _, wrong := range []time.Duration{40 * 24 * time.Hour, 0, -40 * 24 * time.Hour, 0} { // the first before any comparison
+		s.wall.Store(wrong.Milliseconds())
+		s.once(h)
+		s.advance(2 * time.Minute)
+		s.once(h)
+		s.wantState(held[0], store.StateHeld, "")
+	}
 	for range 31 {
 		s.advance(24 * time.Hour)
 		s.once(h)

@@ -52,7 +52,7 @@ func newShop(t *testing.T, trigger policy.Trigger) *shop {
 	var err error
 	s.store, err = store.Open(t.Context(), store.Options{
 		Path: filepath.Join(t.TempDir(), "osm.db"), Log: slog.New(slog.DiscardHandler), BootID: "test",
-		Now: func() time.Time { return s.now().Wall },
+		Now: func() time.Time { return s.now().Wall }, Clock: s.now,
 	})
 	if err != nil {
 		t.Fatal(err)

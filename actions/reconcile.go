@@ -72,9 +72,9 @@ func (h *Held) reconcile(ctx context.Context, now policy.Moment) error {
 				thawed = append(thawed, m.MessageID)
 			}
 		case !m.Frozen(): // thawed by hand before we saw it, or on its way to Exim's router that discards
-		case m.Action == "discard" && (now.Wall.Sub(m.FrozenSince) < settleDiscard || len(unknown) == maxAdd):
+		case m.Action == "discard" && (young(now, m.FrozenSince, settleDiscard) || len(unknown) == maxAdd):
 			h.lookSoon(now.Boot)
-		case m.Action == "discard", now.Wall.Sub(m.FrozenSince) >= settle && len(unknown) < maxAdd:
+		case m.Action == "discard", !young(now, m.FrozenSince, settle) && len(unknown) < maxAdd:
 			unknown = append(unknown, m)
 		}
 		return nil
@@ -97,7 +97,7 @@ func (h *Held) reconcile(ctx context.Context, now policy.Moment) error {
 		}
 	}
 	for id, r := range register {
-		if r.seen || r.state != store.StateHeld || now.Wall.Sub(r.heldAt) < settle {
+		if r.seen || r.state != store.StateHeld || young(now, r.heldAt, settle) {
 			continue // what is being released or discarded is settled by its own attempt
 		}
 		if err := h.missing(ctx, id, r.ref); err != nil {
@@ -108,6 +108,10 @@ func (h *Held) reconcile(ctx context.Context, now policy.Moment) error {
 	h.note(func(s *HeldStatus) { s.ReconciledAt, s.Skipped = now.Wall, skipped })
 	return nil
 }
+
+// young reports whether less than d has passed since a moment of the wall clock. What
+// seems to lie in the future is old: the clock was set back, and nothing must wait for it.
+func young(now policy.Moment, at time.Time, d time.Duration) bool { return now.Wall.Sub(at).Abs() < d }
 
 // registered reads all messages that should be in the queue, by message id.
 func (h *Held) registered(ctx context.Context) (map[string]*registered, error) {
@@ -236,18 +240,10 @@ func (h *Held) decisionOf(ctx context.Context, now policy.Moment, m *QueueMessag
 	return d, nil
 }
 
-// expire marks what was held longer than held_keep for removal. When the wall clock was
-// set, a day must pass before anything is too old by it: a wrong date must not empty the
-// queue.
+// expire marks what was held longer than held_keep for removal, as far as the wall clock
+// can be believed: a wrong date must not empty the queue.
 func (h *Held) expire(ctx context.Context, now policy.Moment) error {
-	was := h.clock
-	h.clock = now
-	stepped := now.Wall.Sub(was.Wall) - time.Duration(now.Boot-was.Boot)*time.Millisecond
-	if was.Boot != 0 && stepped.Abs() > time.Hour {
-		h.expireAt = now.Boot + (24 * time.Hour).Milliseconds()
-		h.o.Log.Error("the wall clock was set: nothing expires for a day", "per", stepped.Round(time.Second))
-	}
-	if now.Boot < h.expireAt {
+	if !h.o.Store.ClockSettled() {
 		return nil
 	}
 	_, err := h.mark(ctx, byKeep, store.HeldFilter{Before: now.Wall.Add(-h.o.Keep)}, store.StateDiscarding)

@@ -180,7 +180,7 @@ func (h *Held) outcome(ctx context.Context, now policy.Moment, m *store.Held, r 
 	case r.Outcome == OutcomeFailed:
 		h.later[m.Seq] = now.Boot + retryAfter.Milliseconds()
 		return h.settle(ctx, m, from, from, m.By, cut("exim did not do it: "+r.Detail, 1000))
-	case r.Outcome == OutcomeGone && !h.ours(m) && now.Wall.Sub(m.HeldAt.Time) < settle:
+	case r.Outcome == OutcomeGone && !h.ours(m) && young(now, m.HeldAt.Time, settle):
 		h.later[m.Seq] = now.Boot + retryAfter.Milliseconds()/10
 		return nil
 	}

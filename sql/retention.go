@@ -36,14 +36,10 @@ type purgeStep struct {
 
 // beginPurge finds out what is too old.
 func (s *Store) beginPurge(ctx context.Context) {
-	now, keep, p := s.o.Now(), *s.settings.Load(), &s.purging
+	now, p := s.o.Now(), &s.purging
 	p.steps = nil
-	if keep.decisions > 0 {
-		p.decisions(ctx, s.w, now.Add(-keep.decisions))
-	}
-	p.sweep(ctx, s.w)
-	if keep.events > 0 {
-		p.events(ms(now.Add(-keep.events)))
+	if s.ClockSettled() {
+		s.planPurge(ctx, now)
 	}
 	if p.epoch.IsZero() {
 		p.epoch = now
@@ -54,7 +50,21 @@ func (s *Store) beginPurge(ctx context.Context) {
 		if err != nil {
 			s.w.names.forget()
 			s.trouble(ctx, "begin an epoch of names", err)
+			return
 		}
+	}
+	s.writeClock(ctx)
+}
+
+// planPurge plans to delete what is too old at now.
+func (s *Store) planPurge(ctx context.Context, now time.Time) {
+	keep, p := *s.settings.Load(), &s.purging
+	if keep.decisions > 0 {
+		p.decisions(ctx, s.w, now.Add(-keep.decisions))
+	}
+	p.sweep(ctx, s.w)
+	if keep.events > 0 {
+		p.events(ms(now.Add(-keep.events)))
 	}
 }
 

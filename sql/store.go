@@ -19,6 +19,9 @@ type Options struct {
 	Log    *slog.Logger
 	Now    func() time.Time
 	BootID string // names the boot that decisions' boot clocks belong to
+	// Clock tells both clocks, so that it is noticed when the wall clock was set: nothing is
+	// deleted for its age until a day later. Nil: Now is believed.
+	Clock func() policy.Moment
 
 	KeepDecisions time.Duration // 0 = for ever; totals as long
 	KeepEvents    time.Duration // 0 = for ever; settled held mail, the audit and the journal as long
@@ -55,6 +58,7 @@ type Store struct {
 	backoff  backoff
 	distrust bool // the last failure was damage that no check found
 	purging  purge
+	clock    clockGuard
 	pending  load  // taken from the queue, not yet written
 	spare    []row // emptied, for the queue
 	flushes  []op  // who waits for everything to be written
@@ -90,6 +94,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		s.failed("open", err)
 		s.readOnlyStart(ctx)
 	}
+	s.beginClock(ctx)
 	return s, nil
 }
 

@@ -108,7 +108,7 @@ func (d *daemon) build(ctx context.Context) error {
 	var err error
 	d.metrics = metrics.New()
 	d.store, err = store.Open(ctx, store.Options{
-		Path: d.cfg.Store.Path, Log: d.log, Now: d.wall, BootID: origin.BootID(),
+		Path: d.cfg.Store.Path, Log: d.log, Now: d.wall, Clock: d.clock, BootID: origin.BootID(),
 		KeepDecisions: d.cfg.Store.KeepDecisions, KeepEvents: d.cfg.Store.KeepEvents,
 	})
 	if err != nil {

@@ -26,6 +26,11 @@ func (d *daemon) look() {
 	if h.SetAside != "" {
 		d.alarms.set("store-set-aside", "a damaged database was set aside as "+h.SetAside+" and a new one begun; remove the file once it is not needed")
 	}
+	text = ""
+	if set := d.store.ClockSet(); set != "" {
+		text = "the wall clock cannot be believed: " + set + "; nothing is deleted for its age, and no hold is closed, until it has run evenly for a day"
+	}
+	d.alarms.set("clock", text)
 	d.rising("store-dropped", h.Dropped, "decisions found no room and were not stored: %d so far")
 	st := &d.server.Stats
 	shed := uint64(st.Shed.Load() + st.Late.Load())
