@@ -19,6 +19,7 @@ type Health struct {
 	DBBytes  int64  `json:"db_bytes"`
 	LogBytes int64  `json:"log_bytes"`           // of the write-ahead log; large if a reader never stops
 	SetAside string `json:"set_aside,omitempty"` // the damaged database that was last set aside
+	Lost     string `json:"lost,omitempty"`      // its tables of which not all could be read
 }
 
 // healthState is what the writer last found.
@@ -27,6 +28,7 @@ type healthState struct {
 	problem  string
 	since    time.Time
 	setAside string
+	lost     string
 }
 
 // Health tells how the store is.
@@ -40,7 +42,7 @@ func (s *Store) Health() Health {
 	}
 	s.health.mu.Lock()
 	defer s.health.mu.Unlock()
-	h.Problem, h.Since, h.SetAside = s.health.problem, Time{s.health.since}, s.health.setAside
+	h.Problem, h.Since, h.SetAside, h.Lost = s.health.problem, Time{s.health.since}, s.health.setAside, s.health.lost
 	h.OK = h.Problem == ""
 	return h
 }

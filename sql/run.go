@@ -137,11 +137,12 @@ func (s *Store) trouble(ctx context.Context, doing string, err error) {
 	switch {
 	case isCorrupt(err) && s.distrust: // a check of the whole file found nothing, but it happened again
 		s.closeWriter()
-		if w, err := s.replaceDamaged(ctx, err); err != nil {
+		if err := s.replaceDamaged(ctx, err); err != nil {
 			s.failed("replace the damaged database", err)
-		} else if err := s.adopt(ctx, w); err != nil {
-			s.failed("open", err)
+			return
 		}
+		s.distrust = false
+		s.reopen(ctx, false)
 	case isCorrupt(err):
 		s.distrust = true
 		s.reopen(ctx, true)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"sync/atomic"
 	"time"
@@ -82,7 +83,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		suspect: make(chan error, 1), ended: make(chan struct{}),
 	}
 	s.SetRetention(o.KeepDecisions, o.KeepEvents)
-	if err := prepareFile(o.Path); err != nil {
+	if _, err := os.Stat(filepath.Dir(o.Path)); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	err := s.openWriter(ctx, false)

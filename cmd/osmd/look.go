@@ -24,7 +24,11 @@ func (d *daemon) look() {
 	}
 	d.alarms.set("store", text)
 	if h.SetAside != "" {
-		d.alarms.set("store-set-aside", "a damaged database was set aside as "+h.SetAside+" and a new one begun; remove the file once it is not needed")
+		text := "a damaged database was set aside as " + h.SetAside + " and a new one begun; remove the file once it is not needed"
+		if h.Lost != "" {
+			text += "; not everything could be read of: " + h.Lost + ": look whether holds, limits and exemptions are what they should be"
+		}
+		d.alarms.set("store-set-aside", text)
 	}
 	text = ""
 	if set := d.store.ClockSet(); set != "" {
