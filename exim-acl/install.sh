@@ -110,7 +110,7 @@ case $command in
 install | uninstall)
 	exec 9>/run/osm-install.lock
 	flock -w 10 9 || refuse "another install.sh is running" # or what one that was killed had started
-	rm -rf /run/osm-install.?????? # of a run that was killed
+	rm -rf $state.?????? # of a run that was killed
 	"$command"
 	;;
 check) check ;;

@@ -120,6 +120,11 @@ func TestInstallAgainAndUninstallLeavesTheBytesThatWereThere(t *testing.T) {
 			b.run("chgrp", "Debian-exim", "/etc/exim4/exim4.conf.localmacros")
 		}},
 		{"empty local macros", false, func(b *box) { b.write("/etc/exim4/exim4.conf.localmacros", "") }},
+		{"local macros behind a symbolic link", false, func(b *box) {
+			b.write("/etc/mine/macros", "MAIN_FORCE_SENDER = yes\n")
+			b.run("chmod", "640", "/etc/mine/macros")
+			b.run("ln", "-s", "../mine/macros", "/etc/exim4/exim4.conf.localmacros")
+		}},
 		{"an acl_not_smtp of the operator's", true, func(b *box) {
 			b.write("/etc/exim4/conf.d/main/05_local", "# ours\nacl_not_smtp = acl_mine\n\n")
 			b.write("/etc/exim4/conf.d/acl/60_local", "acl_mine:\n  accept\n")
@@ -338,6 +343,11 @@ func TestInstallRefusesAndChangesNothing(t *testing.T) {
 		{"an acl_not_smtp that is no name", "more than the name", func(b *box) {
 			b.write("/etc/exim4/conf.d/main/05_local", "acl_not_smtp = ${if eq {1}{1} {acl_a}{acl_b}}\n")
 		}},
+		{"local macros in a place that others can change", "others than root can change /etc/mine", func(b *box) {
+			b.write("/etc/mine/macros", "MAIN_FORCE_SENDER = yes\n")
+			b.run("chown", "nobody", "/etc/mine")
+			b.run("ln", "-s", "/etc/mine/macros", "/etc/exim4/exim4.conf.localmacros")
+		}},
 		{"no programs", "build it first", func(b *box) { b.run("rm", "/run/bin/osmctl") }},
 	}
 	for _, tt := range tests {
@@ -369,6 +379,10 @@ func TestInstallTakesBackWhatItDidWhenAStepFails(t *testing.T) {
 			b.run("sed", "-i", "s/^begin acl/CHECK_DATA_LOCAL_ACL_FILE = \\/etc\\/exim4\\/mine\\n&/", "/etc/exim4/exim4.conf.template")
 			b.write("/etc/exim4/mine", "")
 		}},
+		{"a file system is full", "No space left on device", true, func(b *box) {
+			b.run("mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", "/etc/logrotate.d")
+			b.run("sh", "-c", "head -c 4096 /dev/zero >/etc/logrotate.d/full")
+		}},
 		{"a folder cannot be written", "Read-only file system", true, func(b *box) {
 			b.run("mount", "-t", "tmpfs", "-o", "ro", "tmpfs", "/etc/logrotate.d")
 		}},
@@ -390,6 +404,85 @@ func TestInstallTakesBackWhatItDidWhenAStepFails(t *testing.T) {
 				t.Errorf("users before\n%s\nand after\n%s", users, now)
 			}
 			b.run("exim4", "-bV")
+		})
+	}
+}
+
+func TestInstallKeepsWhatItCouldNotGiveBack(t *testing.T) {
+	b := installer(t, true)
+	b.run("sed", "-i", "/ifdef CHECK_DATA_LOCAL_ACL_FILE/,/endif/d", "/etc/exim4/conf.d/acl/40_exim4-config_check_data") // the last step fails
+	b.write("/etc/exim4/exim4.conf.localmacros", "# mine\n")
+	b.run("update-exim4.conf")
+	b.write("/run/groupdel", "#!/bin/sh\nexit 1\n")
+	b.run("chmod", "755", "/run/groupdel")
+	b.run("mount", "--bind", "/run/groupdel", "/usr/sbin/groupdel")
+	out := b.installs(1, "install")
+	if strings.Contains(out, "everything is as it was") || !strings.Contains(out, "not everything could be taken back") || !strings.Contains(out, "this failed: drop group osm-admin") {
+		t.Errorf("it says\n%s\nwant what could not be taken back", out)
+	}
+	said := regexp.MustCompile(`are in (/var/lib/osm-install\.kept-\w+/old)`).FindStringSubmatch(out)
+	if said == nil {
+		t.Fatalf("it does not say where the files are:\n%s", out)
+	}
+	if got := b.run("grep", "-rl", "^# mine", said[1]); strings.Count(got, "\n") != 1 {
+		t.Errorf("%s has no copy of exim4.conf.localmacros: %q", said[1], got)
+	}
+	if mode := b.run("stat", "-c", "%a %U", strings.TrimSuffix(said[1], "/old")); mode != "700 root\n" {
+		t.Errorf("the copies are open to others: %s", mode)
+	}
+	if got := b.read("/etc/exim4/exim4.conf.localmacros"); got != "# mine\n" {
+		t.Errorf("what could be given back was not: exim4.conf.localmacros is %q", got)
+	}
+	b.installs(1, "install")
+	b.run("ls", said[1]) // a later run leaves them
+}
+
+// A program may be larger than the memory that holds /run.
+func TestInstallNeedsNoRoomInRun(t *testing.T) {
+	b := installer(t, true)
+	b.run("sh", "-c", "head -c 3000000 /dev/zero >>/var/log/osmd && chmod 755 /var/log/osmd && ln -sf /var/log/osmd /run/bin/osmd && mount -o remount,size=1m /run")
+	b.installs(0, "install")
+}
+
+// An edited file may be a link to where the operator keeps it.
+func TestInstallEditsWhatALinkLeadsTo(t *testing.T) {
+	b := installer(t, true)
+	b.write("/etc/mine/main", "acl_not_smtp = acl_mine\n")
+	b.write("/etc/mine/macros", "# mine\n")
+	b.run("chmod", "640", "/etc/mine/main", "/etc/mine/macros")
+	b.run("ln", "-s", "/etc/mine/main", "/etc/exim4/conf.d/main/05_local")
+	b.run("ln", "-s", "/etc/mine/macros", "/etc/exim4/exim4.conf.localmacros")
+	b.write("/etc/exim4/conf.d/acl/60_local", "acl_mine:\n  accept\n")
+	b.run("update-exim4.conf")
+	b.installs(0, "install")
+	for _, f := range []string{"/etc/mine/main", "/etc/mine/macros"} {
+		if got := b.run("stat", "-c", "%F %a", f); got != "regular file 640\n" || !strings.Contains(b.read(f), "# osm ") {
+			t.Errorf("%s is a %s, want it edited and its mode kept:\n%s", f, got, b.read(f))
+		}
+	}
+	for _, f := range []string{"/etc/exim4/conf.d/main/05_local", "/etc/exim4/exim4.conf.localmacros"} {
+		if got := b.run("stat", "-c", "%F", f); got != "symbolic link\n" {
+			t.Errorf("%s became a %s", f, got)
+		}
+	}
+}
+
+// Without the line that ends ours nobody can tell where the operator's begin.
+func TestALostEndOfOurLinesIsNotGuessed(t *testing.T) {
+	for _, lost := range []string{"^# osm end$", "^# osm begin:"} {
+		t.Run(lost, func(t *testing.T) {
+			b := installer(t, true)
+			b.installs(0, "install")
+			b.run("sh", "-c", "sed -i '0,/"+lost+"/{/"+lost+"/d}' /etc/exim4/exim4.conf.localmacros && echo MAIN_FORCE_SENDER = yes >>/etc/exim4/exim4.conf.localmacros")
+			before := b.everything()
+			for _, command := range []string{"install", "uninstall"} {
+				if out := b.installs(1, command); !strings.Contains(out, "in /etc/exim4/exim4.conf.localmacros a line") {
+					t.Errorf("%s says %q, want the file named", command, out)
+				}
+			}
+			if d := differences(before, b.everything()); d != "" {
+				t.Errorf("it changed:\n%s", d)
+			}
 		})
 	}
 }
@@ -540,7 +633,7 @@ func TestARunThatWasKilledIsMended(t *testing.T) {
 				if d := differences(want, b.everything()); d != "" {
 					t.Fatalf("%s is not whole:\n%s", what, d)
 				}
-				if left, _ := b.try("", "sh", "-c", "ls -d /run/osm-install.??????"); strings.Contains(left, "\n/run") {
+				if left, _ := b.try("", "sh", "-c", "ls -d /var/lib/osm-install.*"); !strings.Contains(left, "cannot access") {
 					t.Fatalf("%s left %s", what, left)
 				}
 			}

@@ -41,7 +41,7 @@ exim_fault() {
 		return 0
 	}
 	# With an output of its own: else it changes the mode of the file in force.
-	check_dir=$(mktemp -d /run/osm-install.XXXXXX)
+	check_dir=$(mktemp -d $state.XXXXXX)
 	out=$(TMPDIR=$check_dir update-exim4.conf --check -o "$check_dir/conf" 2>&1) ||
 		say "the sources in $etc do not make a configuration that Exim can use: $(printf '%s' "$out" | tail -n 3)"
 	rm -rf "$check_dir"
@@ -79,6 +79,15 @@ option() { $exim -bP "$1" 2>/dev/null | sed -n "s/^$1 = //p"; }
 # without_ours FILE: its lines but our own block, with what we switched off on again.
 without_ours() {
 	[ ! -e "$1" ] || awk '/^# osm begin:/ { skip = 1 } !skip { sub(/^# osm was: /, ""); print } /^# osm end$/ { skip = 0 }' "$1"
+}
+
+# all_whole refuses where our own lines do not begin and end in turn: without_ours would
+# take the operator's for ours.
+all_whole() {
+	for f in $(sources split) $(sources nonsplit); do
+		awk '/^# osm begin:/ { bad += on; on = 1 } /^# osm end$/ { bad += !on; on = 0 } END { exit (bad + on > 0) }' "$f" ||
+			refuse "in $f a line \"# osm begin:\" or \"# osm end\" is missing, so that osm's lines cannot be told from yours: put it back, or take all of osm's lines out; nothing was changed"
+	done
 }
 
 # sources MODE: the files that Exim's main section is made of, the packaged ones too.
@@ -163,6 +172,7 @@ off() { awk '$1 == "acl_not_smtp" || index($1, "acl_not_smtp=") == 1 { printf "#
 # plan_exim: the pieces for both forms of Debian's configuration, so that
 # dpkg-reconfigure may change from one to the other.
 plan_exim() {
+	all_whole
 	want_dir $etc/osm 755 root:root
 	OSM_TEXT=$(acl_text)
 	export OSM_TEXT
@@ -188,25 +198,27 @@ plan_exim() {
 # give_back FILE: without our changes; the very bytes where nobody else changed it.
 give_back() {
 	[ -e "$1" ] || return 0
-	kept=$(kept_path "$1")
-	without_ours "$1" >"$work/plain"
+	edited=$(real "$1")
+	kept=$(kept_path "$edited")
+	without_ours "$edited" >"$work/plain"
 	if [ -e "$kept" ]; then
 		awk '{ print }' "$kept" | cmp -s - "$work/plain" && cp "$kept" "$work/plain"
-	elif [ "$1" = $macros ] && [ ! -s "$work/plain" ] && grep -q '^# osm begin:' "$1"; then
-		want_no "$1" # it was ours alone
+	elif [ "$edited" = $macros ] && [ ! -s "$work/plain" ] && grep -q '^# osm begin:' "$edited"; then
+		want_no "$edited" # it was ours alone
 		return
 	fi
-	cmp -s "$1" "$work/plain" || want "$1" "$(stat -c %a "$1")" "$(stat -c %u:%g "$1")" <"$work/plain"
+	cmp -s "$edited" "$work/plain" || want "$edited" "$(stat -c %a "$edited")" "$(stat -c %u:%g "$edited")" <"$work/plain"
 }
 
 plan_exim_out() {
+	all_whole
 	want_no $split_first
 	want_no $split_last
 	want_no $split_router
 	for f in $(sources split) $(sources nonsplit); do
 		! grep -qE '^# osm (begin:|was: )' "$f" || give_back "$f"
 	done
-	for f in $(sources split) $macros $etc/exim4.conf.template; do want_no $f.osm-new; done
+	for f in $(sources split) $macros $etc/exim4.conf.template; do want_no "$(readlink -f "$f").osm-new"; done
 }
 
 plan_exim_files_out() {

@@ -169,7 +169,7 @@ report() {
 # check names each piece that is missing or not as it was installed.
 check() {
 	exim_can_change
-	work=$(mktemp -d /run/osm-install.XXXXXX)
+	work=$(mktemp -d $state.XXXXXX)
 	trap 'rm -rf "$work"' EXIT
 	bad=0
 	! grep -q 'condition   = yes' $policy 2>/dev/null || fail_closed=yes
