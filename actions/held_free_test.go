@@ -69,6 +69,33 @@ func TestWhenFreeWaitsForTheEndOfAHoldAndWakesByItself(t *testing.T) {
 	s.wantState(d, store.StateReleased, "")
 }
 
+func TestWhatEximFreezesAgainIsAPersonsFromThenOn(t *testing.T) {
+	s := newShop(t, limit(1, policy.WhenFree))
+	s.to = "x@refused.example" // which Exim cannot return to a null sender
+	s.submit("shop", "<>", true)
+	d := s.submit("shop", "<>", true)
+	s.flush()
+	h := NewHeld(s.o)
+	s.advance(2 * time.Hour)
+	s.once(h)
+	s.wantState(d, store.StateReleased, "")
+	waitFor(t, "Exim to freeze it again", func() bool {
+		again := false
+		if _, err := s.client.QueueList(t.Context(), func(m QueueMessage) error { again = again || m.Frozen() && m.Thawed; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		return again
+	})
+	for range 5 {
+		s.advance(2 * time.Hour)
+		s.once(h)
+	}
+	s.wantState(d, store.StateHeld, "frozen again by Exim, which could not deliver it and has no sender to return it to")
+	if m := s.held(d); m.Release != "manual" || m.Attempts != 0 {
+		t.Errorf("it is %+v, want it a person's", m)
+	}
+}
+
 func TestExpiryRemovesWithoutABounceAndNotAfterAStepOfTheClock(t *testing.T) {
 	s := newShop(t, limit(0, policy.Manual))
 	held := s.freeze("shop", 2)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -26,6 +27,7 @@ type shop struct {
 	engine *policy.Engine
 	client *Executor
 	o      HeldOptions
+	to     string       // whom submit writes to, if not to the usual recipient
 	ahead  atomic.Int64 // ms by which both clocks are ahead
 	wall   atomic.Int64 // ms by which the wall clock alone is ahead
 }
@@ -87,8 +89,12 @@ func (s *shop) submit(account, sender string, keep bool) *policy.Decision {
 	if account == "shop" {
 		uid = 5
 	}
-	answer := fmt.Sprintf(`action=%s ref=%s log="" text="" osm=1`, d.Verdict, d.Ref)
-	sub.MessageID = s.exim.send(letter{uid: uid, gid: 60, sender: sender, answer: answer, subject: sub.Subject})
+	more := ""
+	if d.Release == policy.WhenFree {
+		more = " release=when-free"
+	}
+	answer := fmt.Sprintf(`action=%s ref=%s%s log="%s" text="%s" osm=1`, d.Verdict, d.Ref, more, d.Log, d.Text)
+	sub.MessageID = s.exim.send(letter{uid: uid, gid: 60, sender: sender, to: s.to, answer: answer, subject: sub.Subject})
 	if keep && !s.store.Append(d) {
 		s.t.Fatal("the store has no room")
 	}
@@ -349,6 +355,46 @@ func TestFrozenMailWhoseDecisionWasLostIsFound(t *testing.T) {
 	s.wantState(lost, store.StateHeld, "")
 	if m := s.held(lost); m.Account != "uid-games" || m.MessageID != lost.Submission.MessageID || m.EnvelopeSender != "a@b.example" {
 		t.Errorf("entered as %+v", m)
+	}
+}
+
+func TestWhenFreeMailWhoseDecisionWasLostStillLeavesByItself(t *testing.T) {
+	s := newShop(t, limit(1, policy.WhenFree))
+	s.o.Identify = func(QueueMessage) policy.Identity {
+		return policy.Identity{Account: "shop", Source: policy.SourceScript}
+	}
+	s.submit("shop", "a@b.example", true)
+	lost := s.submit("shop", "a@b.example", false)
+	h := NewHeld(s.o)
+	s.advance(2 * time.Minute)
+	s.once(h)
+	if m := s.held(lost); m.State != "held" || m.Release != "when-free" || m.Trigger != "account-hour" {
+		t.Fatalf("entered as %+v, want it when-free and with its trigger", m)
+	}
+	s.advance(2 * time.Hour)
+	s.once(h)
+	s.wantState(lost, store.StateReleased, "")
+}
+
+func TestADecisionThatIsStoredIsTakenWhole(t *testing.T) {
+	s := newShop(t, limit(0, policy.WhenFree))
+	want := policy.Identity{
+		Account: "(shared:nobody)", Source: policy.SourceScript, SubKey: "uid 65534", Basis: "uid 65534", Directory: "/home/shop/public_html",
+		DirectoryAccount: "shop", Claimed: true, ClientIP: netip.MustParseAddr("192.0.2.7"), IPClass: policy.IPLogin, Script: "/home/shop/public_html/x.php",
+	}
+	sub := &policy.Submission{MessageID: "1xVSHx-0004hT-1j", Protocol: "local", Subject: "hello 5", Recipients: 2, Size: 100, EnvelopeSender: "a@b.example"}
+	d := s.engine.Check(s.now(), sub, want)
+	s.store.Append(d)
+	s.flush()
+	got, err := NewHeld(s.o).decisionOf(t.Context(), s.now(), &QueueMessage{MessageID: sub.MessageID, Ref: d.Ref, FrozenSince: s.now().Wall})
+	if err != nil || got == nil {
+		t.Fatalf("decisionOf = %v, %v", got, err)
+	}
+	if got.Identity != want {
+		t.Errorf("identity\n got %+v\nwant %+v", got.Identity, want)
+	}
+	if got.Release != policy.WhenFree || got.SubjectKey != d.SubjectKey || got.Trigger != "account-hour" || got.Submission.Recipients != 2 || got.Submission.Size != 100 {
+		t.Errorf("got %+v with %+v", got, got.Submission)
 	}
 }
 

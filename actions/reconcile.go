@@ -175,12 +175,7 @@ func (h *Held) enter(ctx context.Context, now policy.Moment, m *QueueMessage) er
 		h.o.Log.Warn("two messages in the queue bear one reference: the second is not in the register", "ref", m.Ref, "message_id", m.MessageID)
 		return nil
 	case err == nil:
-		state, _ := store.ParseState(known.State)
-		if state <= store.StateDiscarding {
-			return nil // entered since the comparison began
-		}
-		_, err = h.o.Store.SetHeldState(ctx, m.Ref, state, store.StateHeld, bySomebody, "frozen again by hand")
-		return err
+		return h.enterAgain(ctx, m, &known)
 	case !errors.Is(err, store.ErrNotFound):
 		return err
 	}
@@ -194,6 +189,31 @@ func (h *Held) enter(ctx context.Context, now policy.Moment, m *QueueMessage) er
 	}
 	h.o.Log.Warn("frozen message found that was not in the register", "message_id", m.MessageID, "ref", m.Ref, "account", d.Identity.Account)
 	return h.o.Store.AddHeld(ctx, d)
+}
+
+// enterAgain puts a message back into the register that was settled and is frozen all the
+// same: by hand, or by Exim, which does so when it can neither deliver a message nor return
+// it, as with a null sender. Released by itself once more it would come back for ever, and
+// be counted each time: from now on it is a person's.
+func (h *Held) enterAgain(ctx context.Context, m *QueueMessage, known *store.Held) error {
+	state, _ := store.ParseState(known.State)
+	if state <= store.StateDiscarding {
+		return nil // entered since the comparison began
+	}
+	how := "frozen again by hand"
+	if m.Thawed {
+		how = "frozen again by Exim, which could not deliver it"
+		if m.EnvelopeSender == "" {
+			how += " and has no sender to return it to"
+		}
+	}
+	byHand := state == store.StateGone && !m.Thawed // perhaps we were wrong that it had gone
+	moved, err := h.o.Store.HoldAgain(ctx, m.Ref, state, !byHand, bySomebody, how)
+	if moved {
+		h.totalsSoon()
+		h.o.Log.Warn("held message "+how, "message_id", m.MessageID, "ref", m.Ref, "account", known.Account)
+	}
+	return err
 }
 
 // addDiscard enters a message that Exim froze because it could not discard it, and marks
@@ -218,26 +238,37 @@ func (h *Held) decisionOf(ctx context.Context, now policy.Moment, m *QueueMessag
 	if !ok {
 		return nil, nil // no reference of ours: forged, or of another installation
 	}
-	d := &policy.Decision{
-		Seq: seq, Ref: m.Ref, At: policy.Moment{Wall: m.FrozenSince, Boot: now.Boot - now.Wall.Sub(m.FrozenSince).Milliseconds()},
-		Verdict: policy.Freeze, Identity: policy.Identity{Account: policy.AccountUnknown, SubKey: fmt.Sprintf("uid %d", m.CallerUID)},
-		Submission: &policy.Submission{MessageID: m.MessageID, CallerUID: m.CallerUID, Size: m.Size, Recipients: m.Recipients, EnvelopeSender: m.EnvelopeSender},
-	}
-	stored, err := h.o.Store.DecisionBySeq(ctx, seq)
+	stored, err := h.o.Store.Decided(ctx, seq)
 	switch {
-	case err == nil && stored.MessageID == m.MessageID:
-		source, _ := policy.ParseSource(stored.Source)
-		d.Identity = policy.Identity{Account: stored.Account, Mailbox: stored.Mailbox, Source: source, SubKey: stored.SubKey, Basis: stored.Basis}
-		d.Trigger, d.HoldID, d.EventID, d.Submission.Subject = stored.Trigger, stored.HoldID, stored.EventID, stored.Subject
-		d.SubjectKey = stored.SubjectKey
+	case err == nil && stored.Submission.MessageID == m.MessageID:
+		return &stored, nil
 	case err != nil && !errors.Is(err, store.ErrNotFound):
 		return nil, err
-	case h.o.Identify != nil:
+	}
+	return h.lostDecision(now, seq, m), nil
+}
+
+// lostDecision is what Exim knows of a decision that was lost. Which trigger or hold it was,
+// and whether the message leaves by itself, stands in our answer, which Exim kept.
+func (h *Held) lostDecision(now policy.Moment, seq uint64, m *QueueMessage) *policy.Decision {
+	d := &policy.Decision{
+		Seq: seq, Ref: m.Ref, At: policy.Moment{Wall: m.FrozenSince, Boot: now.Boot - now.Wall.Sub(m.FrozenSince).Milliseconds()},
+		Verdict: policy.Freeze, Reason: policy.ReasonOver, Trigger: m.Trigger, HoldID: m.HoldID,
+		Identity:   policy.Identity{Account: policy.AccountUnknown, SubKey: fmt.Sprintf("uid %d", m.CallerUID)},
+		Submission: &policy.Submission{MessageID: m.MessageID, CallerUID: m.CallerUID, Size: m.Size, Recipients: m.Recipients, EnvelopeSender: m.EnvelopeSender},
+	}
+	if m.HoldID != 0 {
+		d.Reason = policy.ReasonHold
+	}
+	if m.WhenFree {
+		d.Release = policy.WhenFree
+	}
+	if h.o.Identify != nil {
 		if id := h.o.Identify(*m); id.Account != "" {
 			d.Identity = id
 		}
 	}
-	return d, nil
+	return d
 }
 
 // expire marks what was held longer than held_keep for removal, as far as the wall clock

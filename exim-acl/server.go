@@ -296,7 +296,7 @@ func (x *exchange) answer(buf []byte, d *policy.Decision) {
 	s := x.server
 	a := Answer{Action: policy.Accept}
 	if d != nil {
-		a = Answer{Action: d.Verdict, Ref: d.Ref, Log: d.Log, Text: d.Text}
+		a = Answer{Action: d.Verdict, Ref: d.Ref, Log: d.Log, Text: d.Text, WhenFree: d.Verdict == policy.Freeze && d.Release == policy.WhenFree}
 	}
 	if _, err := x.conn.Write(AppendAnswer(buf, a)); err != nil {
 		s.Stats.Unsent.Add(1)

@@ -110,6 +110,42 @@ func (c *cursor) firstOf(ctx context.Context, sources []string, where string, ar
 	return ErrNotFound
 }
 
+// Decided finds a decision as it was made: with everything that its message counts for
+// when it leaves the queue. Its boot time, its triggers and its recipients are not known.
+func (s *Store) Decided(ctx context.Context, seq uint64) (d policy.Decision, err error) {
+	const more = ", directory_account FROM "
+	sources := []string{"SELECT " + decisionColumns + more + "decisions", "SELECT " + decisionColumns + more + "kept"}
+	err = s.read(ctx, "find decision", func(ctx context.Context, c *cursor) error {
+		return c.firstOf(ctx, sources, "seq = ?", []value{int64(seq)}, func(v []value) (err error) {
+			d, err = c.decided(ctx, v, s.refKey.Load())
+			return err
+		})
+	})
+	return d, err
+}
+
+// decided reads a row of decisionColumns and directory_account.
+func (c *cursor) decided(ctx context.Context, v []value, key *[16]byte) (policy.Decision, error) {
+	v[21] = nil // the triggers
+	of, err := c.decision(ctx, v, key)
+	if err != nil {
+		return policy.Decision{}, err
+	}
+	flags := integer(v[3])
+	d := policy.Decision{
+		Seq: of.Seq, Ref: of.Ref, At: policy.Moment{Wall: of.At.Time}, Verdict: policy.Verdict(integer(v[4])), Reason: reasonOf(flags),
+		Trigger: of.Trigger, HoldID: of.HoldID, EventID: of.EventID, Release: releaseOf(flags), Counted: of.Counted, SubjectKey: of.SubjectKey,
+		Identity: policy.Identity{Account: of.Account, Mailbox: of.Mailbox, Basis: of.Basis, Directory: of.WorkingDirectory, Script: of.Script, SubKey: of.SubKey},
+		Submission: &policy.Submission{MessageID: of.MessageID, EnvelopeSender: of.EnvelopeSender, Subject: of.Subject, Recipients: int(of.Recipients),
+			Size: of.Size, ClientIP: addressOf(v[9])},
+	}
+	if d.Identity.DirectoryAccount, err = c.text(ctx, v[22]); err != nil {
+		return d, err
+	}
+	flagged(&d.Identity, flags, addressOf(v[9]))
+	return d, nil
+}
+
 // DecisionByRef finds a decision by its reference; see [Store.DecisionBySeq].
 func (s *Store) DecisionByRef(ctx context.Context, ref string) (Decision, error) {
 	seq, ok := policy.SeqOf(ref, s.RefKey())

@@ -238,6 +238,27 @@ func (s *Store) SetHeldState(ctx context.Context, ref string, from, to State, by
 	return moved && err == nil, err
 }
 
+// HoldAgain moves a settled message back to held, because it was found frozen in the queue;
+// how says in words by whom. With manual it does not leave by itself any more.
+func (s *Store) HoldAgain(ctx context.Context, ref string, from State, manual bool, by, how string) (moved bool, err error) {
+	seq, ok := policy.SeqOf(ref, s.RefKey())
+	if !ok {
+		return false, fmt.Errorf("hold message %.16q again: %w", ref, ErrNotFound)
+	}
+	err = s.do(ctx, "hold message again", func(ctx context.Context, tx *sql.Tx) error {
+		result, err := tx.ExecContext(ctx, `UPDATE held SET state = ?, state_at = ?, by = ?, attempts = 0, last_error = ?,
+			release = CASE WHEN ? THEN ? ELSE release END WHERE seq = ? AND state = ?`,
+			int64(StateHeld), ms(s.o.Now()), clean(by, 128), clean(how, 1024), manual, int64(policy.Manual), int64(seq), int64(from))
+		if err != nil {
+			return err
+		}
+		n, err := result.RowsAffected()
+		moved = n == 1
+		return err
+	})
+	return moved && err == nil, err
+}
+
 // HeldTotal is how much an account has waiting in the queue.
 type HeldTotal struct {
 	Account  string `json:"account"`
