@@ -263,10 +263,13 @@ func (e *env) holdPut(c *cli.Context) error {
 	})
 }
 
+// never is the --until of what has no end.
+const never = "never"
+
 // until reads --until.
 func (e *env) until(c *cli.Context) (control.Time, error) {
 	s := c.String("until")
-	if s == "" {
+	if s == "" || s == never {
 		return control.Time{}, nil
 	}
 	at, err := config.ParseUntil(s, e.now(), e.loc)

@@ -43,12 +43,12 @@ func whom(c *cli.Context) (level, name string, err error) {
 
 func (e *env) ruleCommands() []*cli.Command {
 	trigger := &cli.StringFlag{Name: "trigger", Usage: "of this `TRIGGER`; without it, of all"}
-	until := &cli.StringFlag{Name: "until", Usage: "end it at `WHEN`: 2h, 3d, 2027-01-31 (the end of that day)"}
+	until := &cli.StringFlag{Name: "until", Usage: "end it at `WHEN`: 2h, 3d, 2027-01-31 (the end of that day), or never"}
 	reason := &cli.StringFlag{Name: "reason", Usage: "why, for whoever finds it: `TEXT`"}
 	return []*cli.Command{
 		group("limit", "set, show or remove limits of accounts, packages, resellers, mailboxes", "",
 			command("set", "", "set a limit", `It acts at once and wins over the file. What is not given is inherited, or stays as it was set
-before for the same account and trigger. For example:
+before for the same account and trigger, its end and reason too. For example:
 
     osmctl limit set --account shop --trigger account-hour --max 5000 \
            --until 2027-01-31 --reason "newsletter, ticket 4711"`,
@@ -131,12 +131,13 @@ func (e *env) limitSet(c *cli.Context) error {
 		return err
 	}
 	l.Level, l.Name = level, name
-	if l.Max == nil && l.Mode == nil && l.Verdict == nil && l.Release == nil && l.Actions == nil && l.Per == nil {
-		return usagef("limit set needs something to set: --max, --mode, --verdict, --release, --actions or --per")
+	if l.Max == nil && l.Mode == nil && l.Verdict == nil && l.Release == nil && l.Actions == nil && l.Per == nil && !c.IsSet("until") {
+		return usagef("limit set needs something to set: --max, --mode, --verdict, --release, --actions, --per or --until")
 	}
 	if l.Until, err = e.until(c); err != nil {
 		return err
 	}
+	l.Forever = c.String("until") == never
 	client := e.client(c)
 	defer client.Close()
 	set, err := client.SetLimit(c.Context, l)

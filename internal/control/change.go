@@ -13,9 +13,20 @@ import (
 	store "osm/sql"
 )
 
+// followFor bounds what follows a change.
+const followFor = 10 * time.Second
+
+// following is the context of what follows a change that was made: it has to be written
+// down and put in force even if whoever asked for it has gone meanwhile.
+func following(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), followFor)
+}
+
 // audited writes a change down. A change that was made stays made when that fails: then
 // the log has it.
 func (s *Service) audited(ctx context.Context, a Actor, what, target, old, now, reason string) {
+	ctx, cancel := following(ctx)
+	defer cancel()
 	if reason != "" {
 		now += " (" + reason + ")"
 	}
@@ -28,6 +39,8 @@ func (s *Service) audited(ctx context.Context, a Actor, what, target, old, now, 
 // inForce makes the rules again after a change in the database, and lets the register
 // of held mail look at what may go now.
 func (s *Service) inForce(ctx context.Context) error {
+	ctx, cancel := following(ctx)
+	defer cancel()
 	if err := s.o.Changed(ctx); err != nil {
 		return fmt.Errorf("the change is stored, but could not be put in force: %w", err)
 	}

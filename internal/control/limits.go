@@ -97,7 +97,7 @@ func (s *Service) SetLimit(ctx context.Context, a Actor, in Limit) (Limit, error
 			if a.Role != Operator && before.Provenance.By != a.Name {
 				return Limit{}, forbidden("limit %d was set by %s, and only an operator may change it", before.ID, orNothing(before.Provenance.By, "an operator"))
 			}
-			inherit(&o, before)
+			inherit(&o, before, in.Forever)
 		}
 	}
 	if err := s.withinReseller(a, &o, stored); err != nil {
@@ -121,8 +121,15 @@ func limitTarget(o *policy.Override) string {
 	return strings.TrimSpace(o.Level.String()+" "+o.Name) + ", trigger " + orNothing(o.Trigger, "all")
 }
 
-// inherit keeps what was set before and is not set anew.
-func inherit(o, before *policy.Override) {
+// inherit keeps what was set before and is not set anew, its end and its reason too: a
+// raise until tomorrow must not become one for ever because somebody changed its mode.
+func inherit(o, before *policy.Override, forever bool) {
+	if o.Until.IsZero() && !forever {
+		o.Until = before.Until
+	}
+	if o.Provenance.Reason == "" {
+		o.Provenance.Reason = before.Provenance.Reason
+	}
 	if o.Max == nil {
 		o.Max = before.Max
 	}
@@ -152,6 +159,9 @@ func (s *Service) readLimit(a Actor, in *Limit) (policy.Override, error) {
 	}
 	if in.ID != 0 || in.Where != "" || in.By != "" || !in.At.IsZero() {
 		return o, badRequest("id, where, by and at are not set by whoever sets a limit")
+	}
+	if in.Forever && !in.Until.IsZero() {
+		return o, badRequest("forever says that there is no end: until must be null")
 	}
 	if in.Per != nil {
 		per := time.Duration(*in.Per)

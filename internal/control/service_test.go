@@ -391,7 +391,10 @@ func TestTailFollowsAndNeverBlocks(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() {
 		ended <- c.Tail(ctx, control.Query{Where: map[string]string{"account": "shop"}}, func(l control.TailLine) error {
-			got <- l
+			select {
+			case got <- l:
+			default: // the first lines are enough, and nobody takes more
+			}
 			return nil
 		})
 	}()
