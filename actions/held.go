@@ -65,6 +65,8 @@ type Held struct {
 type HeldStatus struct {
 	ReconciledAt time.Time // the last comparison with the queue that came to its end
 	Skipped      int       // spool files that could not be read then
+	Messages     int64     // that wait in Exim's queue, as they were last added up
+	Bytes        int64     // their size
 	Problem      string    // why held mail waits now; "" if it does not
 	Alarms       []string  // Exim's timers that a person must change
 }

@@ -157,6 +157,9 @@ func TestHeldTotalsReachTheEngine(t *testing.T) {
 	s.freeze("shop", 2)
 	h := NewHeld(s.o)
 	s.once(h)
+	if st := h.Status(); st.Messages != 2 || st.Bytes != 200 {
+		t.Errorf("status %+v with two messages of 100 bytes held", st)
+	}
 	if d := s.engine.Check(s.now(), &policy.Submission{Recipients: 1}, policy.Identity{Account: "shop"}); d.Reason != policy.ReasonHeldFull {
 		t.Errorf("reason %v with two of two held", d.Reason)
 	}

@@ -330,9 +330,11 @@ func (h *Held) totalsDue(ctx context.Context, now policy.Moment) (int64, error) 
 	if err != nil {
 		return 0, err
 	}
+	var messages, bytes int64
 	has := make(map[string]bool, len(totals))
 	for _, t := range totals {
 		has[t.Account] = true
+		messages, bytes = messages+t.Messages, bytes+t.Bytes
 		h.o.Engine.HeldChanged(t.Account, t.Messages, t.Bytes)
 	}
 	for account := range h.known {
@@ -341,6 +343,7 @@ func (h *Held) totalsDue(ctx context.Context, now policy.Moment) (int64, error) 
 		}
 	}
 	h.known, h.totalsAt, h.totalsDone = has, 0, now.Boot
+	h.note(func(s *HeldStatus) { s.Messages, s.Bytes = messages, bytes })
 	return 0, nil
 }
 

@@ -51,6 +51,8 @@ func (d *daemon) registerMetrics() error {
 		return float64(open)
 	})
 	gauge("holds", "Standing holds.", func() float64 { return float64(len(d.engine.Rules().Holds)) })
+	gauge("held_messages", "Frozen messages in Exim's queue.", func() float64 { return float64(d.held.Status().Messages) })
+	gauge("held_bytes", "Size of the frozen messages in Exim's queue.", func() float64 { return float64(d.held.Status().Bytes) })
 	gauge("actions_queue", "New events that wait for their actions.", func() float64 { return float64(len(d.planned)) })
 	gauge("alarms", "Alarms that stand.", func() float64 { return float64(len(d.alarms.list())) })
 	d.registerServerMetrics(counter)
