@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -249,36 +250,43 @@ func setBy(where, by string) string {
 func (e *env) limitRemove(c *cli.Context) error {
 	client := e.client(c)
 	defer client.Close()
-	return removeEach(e, c, "limit", func(id int64) (control.Limit, error) {
+	return removeEach(e, c, "the number of a limit to remove", func(id int64) (control.Limit, error) {
 		return client.RemoveLimit(c.Context, id, c.String("reason"))
 	}, func(l control.Limit) string {
 		return fmt.Sprintf("limit %d (%s) of %s is removed", l.ID, limitText(&l), limitWhom(&l))
 	})
 }
 
-// removeEach removes things by the numbers on the command line.
+// removeEach removes things by the numbers on the command line, or ends them. With an
+// error it stops, after it has told what it did before.
 func removeEach[T any](e *env, c *cli.Context, what string, remove func(int64) (T, error), text func(T) string) error {
 	var ids []int64
 	for _, a := range c.Args().Slice() {
-		id, err := number64(a, "the number of "+what+" to remove")
+		id, err := number64(a, what)
 		if err != nil {
 			return err
 		}
 		ids = append(ids, id)
 	}
 	removed := control.List[T]{Items: []T{}}
+	var failed error
 	for _, id := range ids {
 		v, err := remove(id)
 		if err != nil {
-			return err
+			failed = err
+			break
 		}
 		removed.Items = append(removed.Items, v)
 	}
-	return e.print(c, removed, func() {
+	if failed != nil && len(removed.Items) == 0 {
+		return failed
+	}
+	err := e.print(c, removed, func() {
 		for _, v := range removed.Items {
 			e.line("%s", text(v))
 		}
 	})
+	return cmp.Or(failed, err)
 }
 
 func (e *env) exemptAdd(c *cli.Context) error {
@@ -361,7 +369,7 @@ func (e *env) exemptList(c *cli.Context) error {
 func (e *env) exemptRemove(c *cli.Context) error {
 	client := e.client(c)
 	defer client.Close()
-	return removeEach(e, c, "exemption", func(id int64) (control.Exemption, error) {
+	return removeEach(e, c, "the number of an exemption to remove", func(id int64) (control.Exemption, error) {
 		return client.RemoveExemption(c.Context, id, c.String("reason"))
 	}, func(x control.Exemption) string {
 		return fmt.Sprintf("exemption %d (%s) is removed", x.ID, exemptText(&x))

@@ -235,7 +235,7 @@ func TestLimitsActAtOnceAndAreWrittenDown(t *testing.T) {
 	if err != nil || x.Items[0].Max != 5 || x.Items[0].Mode != "observe" || !strings.Contains(x.Items[0].Origin, "account shop") {
 		t.Errorf("Usage = %+v, %v", x, err)
 	}
-	cfg, err := c.Config(t.Context())
+	cfg, err := c.Config(t.Context(), control.Query{Limit: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}
