@@ -32,8 +32,10 @@ type HeldOptions struct {
 //
 // The store enters each frozen message with its decision. From then on one goroutine,
 // [Held.Run], touches Exim's queue, so that no two hands are on one message. What is to be
-// done stands in the store (releasing, discarding), set by compare-and-set: two operators
-// cannot release a message twice, and a restart forgets nothing.
+// done stands in the store (releasing, discarding), set by compare-and-set by whoever asks
+// for it: two operators cannot release a message twice, and a restart forgets nothing. What
+// an operator releases leaves at the pace of [HeldOptions.ReleaseEvery] and is not counted;
+// the row of what he discards stays in the register.
 //
 // Waiting is measured by the boot clock: a step of the wall clock holds nothing up.
 type Held struct {

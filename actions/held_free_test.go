@@ -64,7 +64,7 @@ func TestWhenFreeWaitsForTheEndOfAHoldAndWakesByItself(t *testing.T) {
 	s.once(h)
 	s.wantState(d, store.StateHeld, "")
 	s.engine.SetRules(&rules)
-	h.Kick()
+	s.advance(freeStuck) // nobody tells it
 	s.once(h)
 	s.wantState(d, store.StateReleased, "")
 }
@@ -163,9 +163,7 @@ func TestHeldTotalsReachTheEngine(t *testing.T) {
 	if d := s.engine.Check(s.now(), &policy.Submission{Recipients: 1}, policy.Identity{Account: "shop"}); d.Reason != policy.ReasonHeldFull {
 		t.Errorf("reason %v with two of two held", d.Reason)
 	}
-	if _, err := h.Discard(t.Context(), "anna", store.HeldFilter{}); err != nil {
-		t.Fatal(err)
-	}
+	s.discard(h, "anna", store.HeldFilter{})
 	s.once(h)
 	s.advance(totalsEvery)
 	s.once(h)

@@ -155,6 +155,38 @@ func (s *shop) once(h *Held) {
 	}
 }
 
+// settle does what an operator's command does (control.Service): what matches and is held
+// still at that moment is marked, and the register woken.
+func (s *shop) settle(h *Held, actor string, f store.HeldFilter, to store.State) (n int) {
+	s.t.Helper()
+	f.State, f.Limit = store.StateHeld.String(), 1000
+	list, _, err := s.store.HeldList(s.t.Context(), f)
+	if err != nil {
+		s.t.Errorf("list held messages: %v", err)
+	}
+	for i := range list {
+		moved, err := s.store.SetHeldState(s.t.Context(), list[i].Ref, store.StateHeld, to, actor, "")
+		if err != nil {
+			s.t.Errorf("mark %s as %s: %v", list[i].Ref, to, err)
+		}
+		if moved {
+			n++
+		}
+	}
+	h.Kick()
+	return n
+}
+
+func (s *shop) release(h *Held, actor string, f store.HeldFilter) int {
+	s.t.Helper()
+	return s.settle(h, actor, f, store.StateReleasing)
+}
+
+func (s *shop) discard(h *Held, actor string, f store.HeldFilter) int {
+	s.t.Helper()
+	return s.settle(h, actor, f, store.StateDiscarding)
+}
+
 func (s *shop) held(d *policy.Decision) store.Held {
 	s.t.Helper()
 	m, err := s.store.HeldByRef(s.t.Context(), d.Ref)
@@ -178,13 +210,7 @@ func TestReleasedOnceAndOnlyOnceByTwoOperatorsAtTheSameTime(t *testing.T) {
 	var wg sync.WaitGroup
 	var total atomic.Int64
 	for _, actor := range []string{"anna", "bert", "anna"} {
-		wg.Go(func() {
-			n, err := h.Release(context.Background(), actor, store.HeldFilter{Account: "shop"})
-			if err != nil {
-				t.Errorf("Release by %s: %v", actor, err)
-			}
-			total.Add(int64(n))
-		})
+		wg.Go(func() { total.Add(int64(s.release(h, actor, store.HeldFilter{Account: "shop"}))) })
 	}
 	wg.Wait()
 	if total.Load() != 30 {
@@ -211,9 +237,7 @@ func TestReleaseKeepsItsPace(t *testing.T) {
 	s.o.ReleaseEvery = time.Second
 	s.freeze("shop", 3)
 	h := NewHeld(s.o)
-	if _, err := h.Release(t.Context(), "anna", store.HeldFilter{}); err != nil {
-		t.Fatal(err)
-	}
+	s.release(h, "anna", store.HeldFilter{})
 	for want := 2; want >= 0; want-- {
 		for range 5 {
 			h.step(t.Context())
@@ -232,12 +256,12 @@ func TestRestartFinishesWhatWasBegunAndDoesNothingTwice(t *testing.T) {
 	waiting, delivered, removed, half := held[0], held[1], held[2], held[3]
 	h := NewHeld(s.o)
 	for _, d := range []*policy.Decision{waiting, delivered, half} {
-		if n, err := h.Release(t.Context(), "anna", store.HeldFilter{Ref: d.Ref}); n != 1 || err != nil {
-			t.Fatalf("Release = %d, %v", n, err)
+		if n := s.release(h, "anna", store.HeldFilter{Ref: d.Ref}); n != 1 {
+			t.Fatalf("%d released", n)
 		}
 	}
-	if n, err := h.Discard(t.Context(), "anna", store.HeldFilter{Ref: removed.Ref}); n != 1 || err != nil {
-		t.Fatalf("Discard = %d, %v", n, err)
+	if n := s.discard(h, "anna", store.HeldFilter{Ref: removed.Ref}); n != 1 {
+		t.Fatalf("%d discarded", n)
 	}
 	// The executor did its work, and the daemon was killed before it wrote that down.
 	if _, err := s.client.Deliver(t.Context(), delivered.Submission.MessageID); err != nil {
@@ -274,8 +298,8 @@ func TestDiscardLeavesARecordWithTheHeaders(t *testing.T) {
 	s := newShop(t, limit(0, policy.Manual))
 	held := s.freeze("shop", 3)
 	h := NewHeld(s.o)
-	if n, err := h.Discard(t.Context(), "anna", store.HeldFilter{Account: "shop"}); n != 3 || err != nil {
-		t.Fatalf("Discard = %d, %v", n, err)
+	if n := s.discard(h, "anna", store.HeldFilter{Account: "shop"}); n != 3 {
+		t.Fatalf("%d discarded", n)
 	}
 	s.once(h)
 	for _, d := range held {
@@ -292,8 +316,8 @@ func TestDiscardLeavesARecordWithTheHeaders(t *testing.T) {
 			t.Errorf("delivered %d times", n)
 		}
 	}
-	if n, err := h.Release(t.Context(), "bert", store.HeldFilter{Account: "shop"}); n != 0 || err != nil {
-		t.Errorf("Release of discarded mail = %d, %v", n, err)
+	if n := s.release(h, "bert", store.HeldFilter{Account: "shop"}); n != 0 {
+		t.Errorf("%d discarded messages were released", n)
 	}
 }
 
@@ -332,9 +356,7 @@ func TestWhatVanishesIsWrittenDown(t *testing.T) {
 
 	// Removed just before it is released.
 	s.exim.run("-Mrm", stays.Submission.MessageID)
-	if _, err := h.Release(t.Context(), "anna", store.HeldFilter{Ref: stays.Ref}); err != nil {
-		t.Fatal(err)
-	}
+	s.release(h, "anna", store.HeldFilter{Ref: stays.Ref})
 	s.once(h)
 	s.wantState(stays, store.StateGone, "before it was released")
 }

@@ -277,8 +277,22 @@ func (h *Held) expire(ctx context.Context, now policy.Moment) error {
 	if !h.o.Store.ClockSettled() {
 		return nil
 	}
-	_, err := h.mark(ctx, byKeep, store.HeldFilter{Before: now.Wall.Add(-h.o.Keep)}, store.StateDiscarding)
-	return err
+	f := store.HeldFilter{State: store.StateHeld.String(), Before: now.Wall.Add(-h.o.Keep)}
+	for {
+		list, next, err := h.o.Store.HeldList(ctx, f)
+		if err != nil {
+			return err
+		}
+		for i := range list {
+			if _, err := h.o.Store.SetHeldState(ctx, list[i].Ref, store.StateHeld, store.StateDiscarding, byKeep, ""); err != nil {
+				return err
+			}
+		}
+		if next == "" {
+			return nil
+		}
+		f.After = next
+	}
 }
 
 // keepHeaders writes the headers of messages down that are about to be removed: what is

@@ -2,8 +2,6 @@ package actions
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"time"
 
 	"osm/policy"
@@ -21,55 +19,6 @@ const (
 	maxAttempts = 3                // then a message goes back to held, with what went wrong
 	retryAfter  = 30 * time.Second // between two attempts, and for a message that has not settled
 )
-
-// Release marks held messages that the filter names to be let go, for an operator. They
-// leave at the pace of [HeldOptions.ReleaseEvery], are not counted, and are not asked
-// about again. It returns how many; with an error, how many were marked before it.
-func (h *Held) Release(ctx context.Context, actor string, f store.HeldFilter) (int, error) {
-	return h.mark(ctx, actor, f, store.StateReleasing)
-}
-
-// Discard marks held messages that the filter names to be removed for good. Their row in
-// the register stays, with who did it. It returns as Release does.
-func (h *Held) Discard(ctx context.Context, actor string, f store.HeldFilter) (int, error) {
-	return h.mark(ctx, actor, f, store.StateDiscarding)
-}
-
-// mark moves messages that are held into state to: only those that are held still at that
-// moment, so each of them once, whoever else tries.
-func (h *Held) mark(ctx context.Context, actor string, f store.HeldFilter, to store.State) (n int, err error) {
-	if actor == "" {
-		return 0, errors.New("change held messages: who asks for it is not named")
-	}
-	if f.State != "" && f.State != store.StateHeld.String() {
-		return 0, fmt.Errorf("change held messages: those that are %.40q cannot be changed any more", f.State)
-	}
-	f.State = store.StateHeld.String()
-	defer func() {
-		if n > 0 {
-			h.Kick()
-		}
-	}()
-	for {
-		list, next, err := h.o.Store.HeldList(ctx, f)
-		if err != nil {
-			return n, err
-		}
-		for i := range list {
-			moved, err := h.o.Store.SetHeldState(ctx, list[i].Ref, store.StateHeld, to, actor, "")
-			if err != nil {
-				return n, err
-			}
-			if moved {
-				n++
-			}
-		}
-		if next == "" {
-			return n, nil
-		}
-		f.After = next
-	}
-}
 
 // releaseDue lets the next message go that an operator has released.
 func (h *Held) releaseDue(ctx context.Context, now policy.Moment) (int64, error) {
