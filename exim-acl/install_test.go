@@ -198,8 +198,11 @@ func TestInstalledEximAsks(t *testing.T) {
 			if out := b.installs(0, "install"); !strings.Contains(out, "and osmd answers") || !strings.Contains(out, "osmd -config /etc/osm/osm.toml") {
 				t.Errorf("the installer says:\n%s", out)
 			}
-			if asked := s.take(); len(asked) != 1 || asked[0].EnvelopeSender != "postmaster@vm" {
-				t.Errorf("its own test asked %+v", asked)
+			if asked := s.take(); len(asked) != 2 || asked[0].Local() || !asked[1].Local() || asked[0].EnvelopeSender != "postmaster@vm" || asked[1].EnvelopeSender != "postmaster@vm" {
+				t.Errorf("its own two tests asked %+v", asked)
+			}
+			if queued := b.run("exim4", "-bp"); queued != "" {
+				t.Errorf("its own tests left in the queue: %s", queued)
 			}
 			b.asksBothWays(s)
 			if out := b.installs(0, "check"); !strings.Contains(out, "complete") {
@@ -282,6 +285,12 @@ func TestInstallChains(t *testing.T) {
 			b.write("/etc/exim4/conf.d/acl/60_local", "acl_mine:\n"+acl+"  accept\n")
 			b.write("/etc/exim4/mine.data", acl+"  accept\n")
 		}},
+		{"split, by a macro that is set", true, "", 0, func(b *box, acl string) {
+			b.write("/etc/exim4/conf.d/main/00_local", "MAIN_ACL_NOT_SMTP = acl_mine\nCHECK_DATA_LOCAL_ACL_FILE = /etc/exim4/mine.data\n")
+			b.write("/etc/exim4/conf.d/main/05_local", ".ifdef MAIN_ACL_NOT_SMTP\nacl_not_smtp = MAIN_ACL_NOT_SMTP\n.endif\n")
+			b.write("/etc/exim4/conf.d/acl/60_local", "acl_mine:\n"+acl+"  accept\n")
+			b.write("/etc/exim4/mine.data", acl)
+		}},
 		{"from the template, an ACL file", false, "", 0, func(b *box, acl string) {
 			b.write("/etc/exim4/exim4.conf.localmacros", "acl_not_smtp = /etc/exim4/mine.script\nCHECK_DATA_LOCAL_ACL_FILE = /etc/exim4/mine.data\n")
 			b.write("/etc/exim4/mine.script", acl+"accept\n")
@@ -348,6 +357,12 @@ func TestInstallRefusesAndChangesNothing(t *testing.T) {
 			b.run("chown", "nobody", "/etc/mine")
 			b.run("ln", "-s", "/etc/mine/macros", "/etc/exim4/exim4.conf.localmacros")
 		}},
+		{"an acl_not_smtp under a condition that does not hold", "Exim's own value is \"\"", func(b *box) {
+			b.write("/etc/exim4/conf.d/main/05_local", ".ifdef MAIN_ACL_NOT_SMTP\nacl_not_smtp = MAIN_ACL_NOT_SMTP\n.endif\n")
+		}},
+		{"an acl_not_smtp under a condition in the form that is not in use", "between an .ifdef and its .endif", func(b *box) {
+			b.write("/etc/exim4/exim4.conf.localmacros", ".ifdef MAIN_ACL_NOT_SMTP\nacl_not_smtp = MAIN_ACL_NOT_SMTP\n.endif\n")
+		}},
 		{"no programs", "build it first", func(b *box) { b.run("rm", "/run/bin/osmctl") }},
 	}
 	for _, tt := range tests {
@@ -378,6 +393,13 @@ func TestInstallTakesBackWhatItDidWhenAStepFails(t *testing.T) {
 		{"Debian's tool refuses the result", "refuses the new configuration", false, func(b *box) {
 			b.run("sed", "-i", "s/^begin acl/CHECK_DATA_LOCAL_ACL_FILE = \\/etc\\/exim4\\/mine\\n&/", "/etc/exim4/exim4.conf.template")
 			b.write("/etc/exim4/mine", "")
+		}},
+		{"an acl_not_smtp that names no ACL", "refuse all mail of scripts: unknown ACL", true, func(b *box) {
+			b.write("/etc/exim4/conf.d/main/05_local", "acl_not_smtp = acl_forgotten\n")
+		}},
+		{"Exim takes less than before", "now answers its commands with 220 250 550", true, func(b *box) {
+			b.write("/etc/exim4/conf.d/main/00_local", "MAIN_ACL_CHECK_MAIL = acl_mine\n")
+			b.write("/etc/exim4/conf.d/acl/60_local", "acl_mine:\n  accept\n    condition = ${if !exists{/etc/exim4/osm/policy.acl}}\n")
 		}},
 		{"a file system is full", "No space left on device", true, func(b *box) {
 			b.run("mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", "/etc/logrotate.d")

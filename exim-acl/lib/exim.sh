@@ -29,10 +29,15 @@ exim_can_change() {
 exim_before() {
 	exim_can_change
 	fault=$(exim_fault)
-	[ -n "$fault" ] || return 0
+	[ -n "$fault" ] || {
+		[ -n "$dry_run" ] || replies=$(probe | smtp_replies)
+		return 0
+	}
 	[ -e $split_first ] || grep -qs '^# osm begin:' $macros || refuse "$fault; mend that first, nothing was changed"
 	warn "$fault; osm is in it: trying to mend that"
 }
+
+fault= replies=
 
 # exim_fault says why Exim cannot use what is there now, if so.
 exim_fault() {
@@ -132,7 +137,29 @@ their_script_acl() {
 	case $value in
 	*[[:space:]\\\"]* | '') refuse "acl_not_smtp in ${found%% *} is more than the name of one ACL; give that ACL a name; nothing was changed" ;;
 	esac
+	in_force "$1" "${found%% *}" "$value"
 	printf '%s' "$value"
+}
+
+# in_force MODE FILE ACL refuses to chain to an ACL that Exim has not: the line may stand
+# under a condition, and a name that Exim does not know refuses all script mail.
+in_force() {
+	has=$(option acl_not_smtp)
+	if [ "$has" = acl_osm_not_smtp ] || [ -n "$fault" ] || grep -q '^# osm was: acl_not_smtp' "$2"; then
+		return # the ACL in front of ours; exim_after tries it
+	elif [ "$1" = "$(form)" ]; then
+		named=$(settings "$1" "$3" | sed -n '$s/^[^ ]* //p') # a macro
+		[ "${named:-$3}" = "$has" ] ||
+			refuse "acl_not_smtp in $2 is $3, but Exim's own value is \"$has\": the line stands under a condition, or is made up of macros; name the ACL itself, or take the line out; nothing was changed"
+	else
+		awk '$1 ~ /^\.if/ { in_if++ } $1 == ".endif" { in_if-- } $1 == "acl_not_smtp" || index($1, "acl_not_smtp=") == 1 { found = in_if } END { exit found }' "$2" ||
+			refuse "acl_not_smtp in $2 stands between an .ifdef and its .endif, so that nobody can tell whether it is in force once $2 is used; name the ACL outside, or take the line out; nothing was changed"
+	fi
+}
+
+# form: which of the two forms of Debian's configuration is in use.
+form() {
+	if grep -qsiE "^dc_use_split_config=['\"]?true" $etc/update-exim4.conf.conf; then say split; else say nonsplit; fi
 }
 
 # discards FILE...: one of them uses the verb discard, which may only come last.
@@ -251,6 +278,29 @@ probe() {
 		timeout 60 $exim -bh 127.0.0.1.33333 2>&1 9>&- # it may outlive us, and the lock must not
 }
 
+# smtp_replies: what Exim answered to the commands of a probe, but not to the message.
+smtp_replies() { sed -n 's/^\([0-9][0-9][0-9]\) .*/\1/p' | head -n 5 | tr '\n' ' '; }
+
+# script_fault says why Exim cannot run the ACL of script mail, if so: each message would
+# be refused, with a bounce. It hands a message of root's to it, with a spool and a log of
+# its own that are thrown away. The question in it is a real one.
+script_fault() {
+	host=$(option primary_hostname)
+	try=$(mktemp -d $state.XXXXXX)
+	mkdir "$try/spool" "$try/log"
+	chown "$(exim_user):$(exim_group)" "$try/spool" "$try/log"
+	chgrp "$(exim_group)" "$try"
+	chmod 710 "$try" # there may be passwords in what follows
+	{
+		printf '%s\n' "spool_directory = $try/spool" "log_file_path = $try/log/%slog"
+		grep -vE '^[[:space:]]*(spool_directory|log_file_path)[[:space:]]*=' $generated
+	} >"$try/conf"
+	printf '%s\n' "To: postmaster@$host" "Subject: osm checks its own installation" '' 'No mail.' |
+		timeout 60 $exim -C "$try/conf" -odq -oep -i -f "postmaster@$host" "postmaster@$host" >"$try/said" 2>&1 9>&- || true
+	! grep -q 'local configuration problem' "$try/said" || tail -n 1 "$try/log/mainlog" | sed 's/.*rejected by non-SMTP ACL: //'
+	rm -rf "$try"
+}
+
 exim_after() {
 	exim_still_works
 	[ "$(option acl_not_smtp)" = acl_osm_not_smtp ] || refuse "acl_not_smtp is \"$(option acl_not_smtp)\" and not ours"
@@ -260,6 +310,13 @@ exim_after() {
 	unreached) warn "Exim takes no test message from 127.0.0.1, so the hook in its DATA ACL could not be tried" ;;
 	*) refuse "a test message did not lead to a question: $etc does not include CHECK_DATA_LOCAL_ACL_FILE in the ACL of acl_smtp_data any more" ;;
 	esac
+	now=$(smtp_replies <"$work/probe")
+	case $replies/$now in
+	*/*354*) ;;
+	*354*) refuse "Exim took a test message before, and now answers its commands with $now" ;;
+	esac
+	refusal=$(script_fault)
+	[ -z "$refusal" ] || refuse "Exim would refuse all mail of scripts: $refusal"
 }
 
 # probe_result: asked (and answered), down (asked, nobody answers), unreached, missing.

@@ -197,6 +197,8 @@ check() {
 	unreached) warn "Exim takes no test message from 127.0.0.1, so the hook in its DATA ACL could not be tried" ;;
 	*) missing "a test message led to no question: the DATA ACL is not hooked" ;;
 	esac
+	refusal=$(script_fault)
+	[ -z "$refusal" ] || missing "Exim refuses all mail of scripts: $refusal"
 	timers
 	[ $bad = 0 ] && say "complete"
 	return $bad
