@@ -2,6 +2,7 @@ package tests
 
 import (
 	"bytes"
+	"errors"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -290,8 +291,15 @@ func TestManualPagesAreWithoutFault(t *testing.T) {
 	if err != nil || len(pages) != 3 {
 		t.Fatalf("manual pages: %v, %v; want osmd.8, osmctl.8 and osm.toml.5", pages, err)
 	}
+	if _, err := exec.LookPath("mandoc"); err != nil {
+		t.Fatalf("%v: tests/deps.sh installs it; without it the pages are not looked at", err)
+	}
 	for _, page := range pages {
-		out, _ := exec.Command("mandoc", "-Tlint", "-W", "style", page).CombinedOutput() // its status tells of the date alone
+		out, err := exec.Command("mandoc", "-Tlint", "-W", "style", page).CombinedOutput()
+		var status *exec.ExitError // tells of the date alone
+		if err != nil && !errors.As(err, &status) {
+			t.Fatal(err)
+		}
 		for line := range bytes.Lines(out) {
 			if !bytes.Contains(line, []byte("missing date")) { // pages made from definitions have none
 				t.Errorf("%s", line)

@@ -237,9 +237,7 @@ func (d *daemon) run(ctx context.Context, hup <-chan os.Signal) error {
 		case err := <-d.life.ended:
 			return err
 		case <-hup:
-			if _, err := d.reload(ctx); err != nil {
-				d.log.Error("configuration not reloaded, the old settings hold", "err", err)
-			}
+			d.hangUp(ctx)
 		}
 	}
 }
