@@ -180,6 +180,53 @@ func checkLink(t *testing.T, from, link string) {
 	}
 }
 
+func TestEximsFilesInTheDocumentsAreThoseOfTheInstaller(t *testing.T) {
+	var ours, names []string
+	for _, path := range found(`(?m)^[a-z_]+=\$etc/(\S*osm\S*|exim4\.conf\.localmacros)$`, read(t, "../exim-acl/lib/exim.sh")) {
+		ours, names = append(ours, "/etc/exim4/"+path), append(names, filepath.Base(path))
+	}
+	if len(ours) < 5 {
+		t.Fatalf("only %d files of the installer found: %v", len(ours), ours)
+	}
+	for name, text := range documents(t) {
+		for _, path := range found(`(/etc/exim4/[A-Za-z0-9_./-]*osm[A-Za-z0-9_./-]*)`, text) {
+			isOurs := func(file string) bool { return file == path || strings.HasPrefix(file, path+"/") }
+			if !slices.ContainsFunc(ours, isOurs) {
+				t.Errorf("%s names %s; the installer writes %v", name, path, ours)
+			}
+		}
+		for _, base := range found(`([A-Za-z0-9_]*_osm_(?:policy|discard))\b`, text) {
+			if !slices.Contains(names, base) {
+				t.Errorf("%s names the file %s; the installer writes %v", name, base, names)
+			}
+		}
+	}
+	for _, path := range ours {
+		if !strings.Contains(read(t, "../docs/install.md"), path) {
+			t.Errorf("docs/install.md lacks %s", path)
+		}
+	}
+}
+
+func TestWhoeverStopsTheDaemonStopsItsSocketsToo(t *testing.T) {
+	// Or Exim's next question starts it again, in the middle of what it was stopped for.
+	sockets := strings.Fields(found(`(?m)^Sockets=(.*)$`, read(t, "../exim-acl/systemd/osmd.service"))[0])
+	seen := 0
+	for name, text := range documents(t) {
+		for _, units := range found(`(?m)^ *# systemctl (?:stop|start) (.*\bosmd\b.*)$`, text) {
+			seen++
+			for _, socket := range sockets {
+				if !slices.Contains(strings.Fields(units), socket) {
+					t.Errorf("%s: \"systemctl … %s\" leaves out %s", name, units, socket)
+				}
+			}
+		}
+	}
+	if len(sockets) != 2 || seen == 0 {
+		t.Errorf("%d sockets, %d commands found: the test looks in the wrong place", len(sockets), seen)
+	}
+}
+
 func TestNamesOfTheCodeInTheDocumentsExist(t *testing.T) {
 	folders := map[string]string{"eximacl": "exim-acl", "policy": "policy", "counters": "counters", "store": "sql", "actions": "actions"}
 	known := map[string]bool{}
