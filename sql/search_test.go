@@ -315,9 +315,9 @@ func TestCountedDecisionsAreReplayedOnThisBootsClock(t *testing.T) {
 	// The machine is booted again: what was before is moved by wall clock.
 	f.stop()
 	again := start(t, f.path, func(o *Options) { o.BootID = "boot-2" })
-	now.Boot = policy.BootShift + 60_000 // up for a minute, an hour after the first message
+	now = policy.Moment{Wall: day.Add(2 * time.Hour), Boot: policy.BootShift + 60_000} // up for a minute, two hours after the first message
 	got := replay(again, 0, time.Time{}, now)
-	if at := policy.BootShift + 60_000 - 3_600_000 + int64(1000); len(got) == 0 || got[0].At.Boot != at {
+	if at := policy.BootShift + 60_000 - 7_200_000 + int64(1000); len(got) == 0 || got[0].At.Boot != at {
 		t.Errorf("after a boot: the first message is at %d, want %d", got[0].At.Boot, at)
 	}
 	stop := errors.New("stop")

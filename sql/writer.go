@@ -170,6 +170,7 @@ func (s *Store) identify(ctx context.Context, r *reader) error {
 	var seq, floor int64
 	// What names a decision may outlive it: its number must not be given again either.
 	err := r.db.QueryRowContext(ctx, `SELECT max((SELECT ifnull(max(seq), 0) FROM decisions), (SELECT ifnull(max(seq), 0) FROM held),
+			(SELECT ifnull(max(left_seq), 0) FROM held),
 			(SELECT ifnull(max(seq), 0) FROM event_messages), (SELECT ifnull(max(seq), 0) FROM kept)),
 		ifnull((SELECT value FROM meta WHERE key = 'seq_floor'), 0)`).Scan(&seq, &floor)
 	if err != nil {

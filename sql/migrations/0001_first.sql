@@ -218,9 +218,16 @@ CREATE TABLE held (
   state_at          INTEGER NOT NULL,
   by                TEXT NOT NULL DEFAULT '',
   attempts          INTEGER NOT NULL DEFAULT 0,
-  last_error        TEXT NOT NULL DEFAULT ''
+  last_error        TEXT NOT NULL DEFAULT '',
+  -- When it left by itself and was counted as a decision is: its number then and both
+  -- clocks, for the counters after a start. NULL: it was not counted.
+  left_seq          INTEGER,
+  left_at           INTEGER,
+  left_boot_id      TEXT,
+  left_boot         INTEGER
 ) STRICT;
 CREATE INDEX held_message ON held (message_id);
+CREATE INDEX held_left ON held (left_seq) WHERE left_seq IS NOT NULL;
 CREATE INDEX held_waiting ON held (account, seq) WHERE state <= 2;
 CREATE INDEX held_settled ON held (state_at) WHERE state > 2;
 
