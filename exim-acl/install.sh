@@ -53,6 +53,7 @@ done
 
 install() {
 	exim_before
+	users_free
 	plan_begin
 	plan_programs
 	plan_system

@@ -363,6 +363,17 @@ func TestInstallRefusesAndChangesNothing(t *testing.T) {
 		{"an acl_not_smtp under a condition in the form that is not in use", "between an .ifdef and its .endif", func(b *box) {
 			b.write("/etc/exim4/exim4.conf.localmacros", ".ifdef MAIN_ACL_NOT_SMTP\nacl_not_smtp = MAIN_ACL_NOT_SMTP\n.endif\n")
 		}},
+		{"a person's user osm", "a user osm (uid 1234, home /home/osm, shell /bin/bash) that osm did not make", func(b *box) {
+			b.run("sh", "-c", "echo osm:x:1234:100::/home/osm:/bin/bash >>/etc/passwd")
+		}},
+		{"a system user osm with a home of its own", "a user osm (uid 234, home /srv/osm) that osm did not make", func(b *box) {
+			b.run("sh", "-c", "echo osm:x:234:100::/srv/osm:/usr/sbin/nologin >>/etc/passwd")
+		}},
+		{"a group osm with somebody in it", "a group osm that osm did not make, with daemon games in it", func(b *box) {
+			b.run("groupadd", "--system", "osm")
+			b.run("usermod", "-aG", "osm", "games")
+			b.run("usermod", "-g", "osm", "daemon")
+		}},
 		{"no programs", "build it first", func(b *box) { b.run("rm", "/run/bin/osmctl") }},
 	}
 	for _, tt := range tests {
@@ -378,6 +389,22 @@ func TestInstallRefusesAndChangesNothing(t *testing.T) {
 				t.Errorf("it changed:\n%s", d)
 			}
 		})
+	}
+}
+
+// A user osm as a package makes it is taken as it is, and stays when osm goes.
+func TestInstallUsesAUserThatIsMadeForIt(t *testing.T) {
+	b := installer(t, true)
+	b.run("useradd", "--system", "--home-dir", "/var/lib/osm", "--no-create-home", "--shell", "/usr/sbin/nologin", "osm")
+	b.run("groupadd", "--system", "osm-admin")
+	b.run("usermod", "-aG", "osm-admin", "games")
+	before := b.run("cat", "/etc/passwd", "/etc/group")
+	if out := b.installs(0, "install"); !strings.Contains(out, "who is in it rules osm: games") {
+		t.Errorf("no warning of those who rule osm:\n%s", out)
+	}
+	b.installs(0, "uninstall", "--purge")
+	if now := b.run("cat", "/etc/passwd", "/etc/group"); now != before {
+		t.Errorf("users before\n%s\nand after\n%s", before, now)
 	}
 }
 

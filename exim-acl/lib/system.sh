@@ -49,6 +49,35 @@ show_users() {
 	has_user osm || say "would make the user osm"
 }
 
+# users_free refuses to take over a user or a group osm that is somebody else's: osm's
+# database and root's helpers would be theirs.
+users_free() {
+	if has_user osm && ! grep -qsxF "user osm" "$state/users"; then
+		getent passwd osm | {
+			IFS=: read -r _ _ uid _ _ home shell
+			case ${shell##*/} in nologin | false) shell= ;; esac
+			[ "$uid" -gt 0 ] && [ "$uid" -lt 1000 ] && [ -z "$shell" ] && [ "$home" = /var/lib/osm ] ||
+				refuse "there is a user osm (uid $uid, home $home${shell:+, shell $shell}) that osm did not make: it must be a system user with the home /var/lib/osm and no shell to log in; nothing was changed"
+		}
+	fi
+	if has_group osm && ! grep -qsxF "group osm" "$state/users"; then
+		others=$(members osm)
+		[ -z "$others" ] || refuse "there is a group osm that osm did not make, with ${others% } in it, who could ask osm's helpers that run as root; nothing was changed"
+	fi
+	if has_group osm-admin && ! grep -qsxF "group osm-admin" "$state/users"; then
+		others=$(members osm-admin)
+		[ -z "$others" ] || warn "the group osm-admin was there before; who is in it rules osm: $others"
+	fi
+}
+
+# members GROUP: who is in it, but the user osm.
+members() {
+	{
+		getent group "$1" | cut -d: -f4 | tr , '\n'
+		getent passwd | awk -F: -v gid="$(getent group "$1" | cut -d: -f3)" '$4 == gid { print $1 }'
+	} | grep -vx -e osm -e '' | sort -u | tr '\n' ' '
+}
+
 # drop KIND NAME: the group of a user goes with him where it is his own.
 drop() {
 	case $1 in
