@@ -62,7 +62,7 @@ func (h *Held) freeDue(ctx context.Context, now policy.Moment) (int64, error) {
 			next.add(at)
 			continue
 		}
-		moved, err := h.o.Store.SetHeldState(ctx, m.Ref, store.StateHeld, store.StateReleasing, byWhenFree, "")
+		moved, err := h.marked(ctx, m)
 		if err != nil {
 			return 0, err
 		}
@@ -129,15 +129,44 @@ func (h *Held) oldestFree(ctx context.Context, now policy.Moment, account string
 			again = min(again, now.Boot+young.Milliseconds()+1)
 			continue
 		}
-		admitted, freeAt := h.o.Engine.AdmitHeld(now, m.Identity, m.SubjectKey, int(m.Recipients))
+		l := h.admitted(now, m)
 		switch {
-		case admitted:
+		case l.Admitted:
 			return m, 0, nil
-		case freeAt.IsZero():
+		case l.FreeAt.IsZero():
 			h.free.stuck[m.Seq] = now.Boot + freeStuck.Milliseconds()
 		default:
-			return nil, max(now.Boot+freeAt.Sub(now.Wall).Milliseconds(), now.Boot) + 1, nil
+			return nil, max(now.Boot+l.FreeAt.Sub(now.Wall).Milliseconds(), now.Boot) + 1, nil
 		}
 	}
 	return nil, again, nil
+}
+
+// leave is a held message that was counted as it was to leave.
+type leave struct {
+	seq uint64 // 0 = nothing of it is counted
+	at  policy.Moment
+}
+
+// admitted asks the engine whether a message may leave, and remembers that it was counted
+// until that is written down: where the store fails it is not counted again and again.
+func (h *Held) admitted(now policy.Moment, m *store.Held) policy.Leave {
+	if l, ok := h.counted[m.Seq]; ok {
+		return policy.Leave{Admitted: true, Seq: l.seq}
+	}
+	l := h.o.Engine.AdmitHeld(now, h.o.Place(m.Identity), m.SubjectKey, int(m.Recipients))
+	if l.Admitted {
+		h.counted[m.Seq] = leave{l.Seq, now}
+	}
+	return l
+}
+
+// marked writes down that a message leaves and what it was counted as; moved is false if
+// somebody else has settled it.
+func (h *Held) marked(ctx context.Context, m *store.Held) (moved bool, err error) {
+	l := h.counted[m.Seq]
+	if moved, err = h.o.Store.LeaveHeld(ctx, m.Ref, l.seq, l.at, byWhenFree); err == nil {
+		delete(h.counted, m.Seq)
+	}
+	return moved, err
 }

@@ -25,6 +25,9 @@ type HeldOptions struct {
 	// Identify finds the owner of a frozen message whose decision was not stored (a crash
 	// loses the last quarter second). Nil: it is charged to nobody.
 	Identify func(QueueMessage) policy.Identity
+	// Place fills in where an account stands in the panel: the limits of its package and its
+	// reseller hold for held mail too. Nil: there is no panel.
+	Place func(policy.Identity) policy.Identity
 }
 
 // Held keeps the register of held mail true and empties it: what operators release or
@@ -59,8 +62,8 @@ type Held struct {
 	later       map[uint64]int64 // messages that could not be done yet, by number
 	tried       map[uint64]bool  // messages of a request whose answer was lost
 	leaving     []store.Held     // mail that leaves by itself: counted and marked, but the executor did not answer
+	counted     map[uint64]leave // mail that leaves by itself: counted, but the store did not mark it
 	free        freeTimes        // mail that leaves by itself
-	known       map[string]bool  // accounts that the engine was told to have held mail
 }
 
 // HeldStatus is how the register is doing.
@@ -82,9 +85,12 @@ func NewHeld(o HeldOptions) *Held {
 	setDefault(&o.Keep, 30*24*time.Hour)
 	setDefault(&o.ReleaseEvery, time.Second)
 	setDefault(&o.ReconcileEvery, time.Minute)
+	if o.Place == nil {
+		o.Place = func(id policy.Identity) policy.Identity { return id }
+	}
 	return &Held{
 		o: o, kick: make(chan struct{}, 1), later: map[uint64]int64{}, tried: map[uint64]bool{}, retryAt: map[string]int64{}, totalsAt: 1,
-		free: newFreeTimes(), known: map[string]bool{},
+		free: newFreeTimes(), counted: map[uint64]leave{},
 	}
 }
 

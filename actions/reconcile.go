@@ -351,12 +351,12 @@ func (h *Held) totalsDue(ctx context.Context, now policy.Moment) (int64, error) 
 		messages, bytes = messages+t.Messages, bytes+t.Bytes
 		h.o.Engine.HeldChanged(t.Account, t.Messages, t.Bytes)
 	}
-	for account := range h.known {
+	for _, account := range h.o.Engine.HeldAccounts() { // also what never came into the queue
 		if !has[account] {
 			h.o.Engine.HeldChanged(account, 0, 0)
 		}
 	}
-	h.known, h.totalsAt, h.totalsDone = has, 0, now.Boot
+	h.totalsAt, h.totalsDone = 0, now.Boot
 	h.note(func(s *HeldStatus) { s.Messages, s.Bytes = messages, bytes })
 	return 0, nil
 }

@@ -9,9 +9,17 @@ import (
 	"osm/counters"
 )
 
+// claimedKey stands in a key between the account and a directory of it that was only
+// claimed: "shop claimed /home/shop/www". A directory begins with a slash, so it cannot be
+// mistaken.
+const claimedKey = "claimed "
+
 // keyText writes a counter's key as people do: "shop", "shop Invoice #",
 // "login 192.0.2.1".
 func keyText(group, name string) string {
+	if account, ok := strings.CutPrefix(group, claimPrefix); ok {
+		return account + " " + claimedKey + name
+	}
 	if class, ok := strings.CutPrefix(group, ipGroupPrefix); ok {
 		return strings.Replace(class, ":", " ", 1)
 	}
@@ -28,6 +36,9 @@ func parseKey(w Watch, key string) (group, name string, ok bool) {
 			return "", "", false
 		}
 		return ipGroup(IPClass(class), prefix.Addr()), "", true
+	}
+	if directory, claimed := strings.CutPrefix(rest, claimedKey); w == WatchDirectory && claimed {
+		return claimPrefix + first, directory, first != ""
 	}
 	return first, rest, first != ""
 }
@@ -47,28 +58,30 @@ func (e *Engine) UsageOf(now Moment, id Identity) []Usage {
 	if g, _, ok := parseKey(WatchClientIP, id.Account); ok {
 		group, isIP = g, true
 	}
-	type found struct {
-		t    *trigger
-		name string
-	}
-	var list []found
+	var list []counted
 	seen := make(map[*trigger]bool)
-	e.table.Usage(now.Boot, group, func(slot uint16, name string, period, used int64) {
-		if t := rs.bySlot[slot]; t != nil && t.period == period {
-			list = append(list, found{t, name})
-			seen[t] = true
-		}
-	})
+	find := func(group string) {
+		e.table.Usage(now.Boot, group, func(slot uint16, name string, period, used int64) {
+			if t := rs.bySlot[slot]; t != nil && t.period == period {
+				list = append(list, counted{t, group, name})
+				seen[t] = true
+			}
+		})
+	}
+	find(group)
+	if !isIP {
+		find(claimPrefix + group)
+	}
 	for i := range rs.triggers {
 		t := &rs.triggers[i]
 		total := t.Watch == WatchAccount || t.Watch == WatchScripts || t.Watch == WatchAutomatic
 		if total && !isIP && !nameless(group) && !seen[t] {
-			list = append(list, found{t, ""})
+			list = append(list, counted{t, group, ""})
 		}
 	}
 	usage := make([]Usage, 0, len(list))
-	for _, f := range list {
-		if u, ok := e.usage(rs, now, f.t, group, f.name, id); ok {
+	for i := range list {
+		if u, ok := e.usage(rs, now, &list[i], id); ok {
 			usage = append(usage, u)
 		}
 	}
@@ -82,25 +95,37 @@ func (e *Engine) UsageOf(now Moment, id Identity) []Usage {
 	return usage
 }
 
+// counted is one counter that holds something.
+type counted struct {
+	t           *trigger
+	group, name string
+}
+
 // usage describes one counter; ok is false for a trigger that is off there.
-func (e *Engine) usage(rs *ruleset, now Moment, t *trigger, group, name string, id Identity) (Usage, bool) {
+func (e *Engine) usage(rs *ruleset, now Moment, c *counted, id Identity) (Usage, bool) {
+	t, place := c.t, owner{id.Reseller, id.Package, id.Account, id.Mailbox}
 	switch t.Watch { // as a message that fills this counter would look
 	case WatchLogin:
-		id.Source, id.Mailbox = SourceLogin, name
+		id.Source, id.Mailbox = SourceLogin, c.name
+		place.mailbox = c.name
 	case WatchDirectory:
-		id.Source, id.Directory = SourceScript, name
+		id.Source, id.Directory = SourceScript, c.name
+		if strings.HasPrefix(c.group, claimPrefix) {
+			id.DirectoryAccount, id.Claimed, id.Account = id.Account, true, ""
+			place = owner{account: id.DirectoryAccount}
+		}
 	}
 	p := probe{now: now, id: &id}
-	if t.Watch == WatchSubject && !nameless(group) {
-		p.subjectKey = name
+	if t.Watch == WatchSubject && !nameless(c.group) {
+		p.subjectKey = c.name
 	}
-	over := rs.overrides.of(owner{id.Reseller, id.Package, id.Account, id.Mailbox})
+	over := rs.overrides.of(place)
 	a := asked{t: t, limit: over.limit(t, now.Wall)}
 	if a.limit.mode == Off {
 		return Usage{}, false
 	}
-	a.exempt = bestExemption(rs.exempt.match(nil, &p), t, false, a.limit.max)
-	ask := counters.Ask{Slot: t.slot, Group: group, Name: name, Period: t.period, Units: 1, Max: a.limit.max}
+	a.exempt = bestExemption(rs.exempt.match(nil, &p), t, id.Claimed, a.limit.max)
+	ask := counters.Ask{Slot: t.slot, Group: c.group, Name: c.name, Period: t.period, Units: 1, Max: a.limit.max}
 	return e.usageRow(now, &ask, &a), true
 }
 
@@ -175,7 +200,7 @@ func (e *Engine) Reset(name, key string) error {
 	if !ok {
 		return fmt.Errorf("reset %s: %.200q is no key of a %s trigger", name, key, t.Watch)
 	}
-	if !e.table.Reset(t.slot, group, part) {
+	if !t.live || !e.table.Reset(t.slot, group, part) {
 		return fmt.Errorf("reset %s of %.200q: %w", name, key, ErrNoCounter)
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -48,6 +49,7 @@ type daemon struct {
 	flow     *flow
 	server   *eximacl.Server
 	snaps    *snapshots
+	missing  *missing
 	service  *control.Service
 	children *children
 
@@ -85,7 +87,7 @@ func serve(cfg config.Config, o options, sockets map[string]*net.UnixListener, l
 	signal.Notify(hup, syscall.SIGHUP)
 	d := &daemon{
 		cfg: cfg, o: o, log: log, clock: origin.Clock(), sockets: sockets, life: newLife(),
-		stopping: stopping, watched: map[string]watched{}, planned: make(chan policy.EventChange, maxPlanned), children: watchChildren(),
+		stopping: stopping, watched: map[string]watched{}, planned: make(chan policy.EventChange, maxPlanned), children: watchChildren(), missing: newMissing(),
 	}
 	d.started = d.clock().Wall
 	d.alarms = newAlarms(log, d.wall)
@@ -115,7 +117,7 @@ func (d *daemon) build(ctx context.Context) error {
 		return err
 	}
 	d.table = counters.New(counters.Options{PerGroup: int(d.cfg.Limits.DistinctPerAccount)})
-	d.table.SetSeq(d.store.MaxSeq())
+	d.table.SetSeq(firstSeq(d.store))
 	d.settings.cfg.Store(&d.cfg)
 	d.settings.loadedAt.Store(d.started.UnixMilli())
 	rules, err := d.rules(ctx, d.cfg)
@@ -136,7 +138,7 @@ func (d *daemon) build(ctx context.Context) error {
 		record: d.record, opened: make(chan struct{}), pending: make(chan pending, maxPending),
 	}
 	d.snaps = &snapshots{path: filepath.Join(filepath.Dir(d.cfg.Store.Path), "counters.snapshot"),
-		table: d.table, engine: d.engine, clock: d.clock}
+		table: d.table, engine: d.engine, clock: d.clock, wait: d.missing.sinceSnapshot}
 	if err := d.buildActions(); err != nil {
 		return err
 	}
@@ -148,6 +150,13 @@ func (d *daemon) build(ctx context.Context) error {
 	}
 	return d.newServer()
 }
+
+// seqMargin is more decisions than can wait unwritten when the daemon is killed: their
+// references stand in Exim's log and in the clients' hands, and are not given again.
+const seqMargin = 100_000
+
+// firstSeq is the number after which those of this start begin.
+func firstSeq(s *store.Store) uint64 { return s.MaxSeq() + seqMargin }
 
 func (d *daemon) wall() time.Time { return d.clock().Wall }
 
@@ -169,13 +178,32 @@ func (d *daemon) newServer() error {
 func (d *daemon) buildActions() error {
 	d.executor = actions.NewExecutor(d.cfg.Server.ExecutorSocket)
 	d.planner = policy.NewHoldPlanner()
+	d.recallReleases()
 	d.held = actions.NewHeld(actions.HeldOptions{
 		Store: d.store, Engine: d.engine, Executor: d.executor, Log: d.log.With("component", "held"), Now: d.clock,
 		Keep: d.cfg.Held.Keep, ReleaseEvery: d.cfg.Held.ReleaseRate.Per / time.Duration(d.cfg.Held.ReleaseRate.N),
-		Identify: d.ownerOf,
+		Identify: d.ownerOf, Place: func(id policy.Identity) policy.Identity { return d.panel.Map().Place(id) },
 	})
 	d.runner = actions.NewRunner(actions.RunnerOptions{Store: d.store, Log: d.log.With("component", "actions"), Now: d.clock, Changed: d.changed})
 	return d.buildTracker()
+}
+
+// recallReleases tells the planner of holds what operators released shortly before the
+// start: that is not put again at once either.
+func (d *daemon) recallReleases() {
+	ctx, cancel := context.WithTimeout(d.stopping, reading)
+	defer cancel()
+	now := d.clock()
+	ended, err := d.store.EndedHolds(ctx, now.Wall.Add(-d.engine.Rules().Settings.HoldGrace))
+	if err != nil {
+		d.log.Error("what was released lately is not known: it may be held again at once", "err", err)
+		return
+	}
+	for _, h := range slices.Backward(ended) { // the oldest first
+		if h.EndedBy != "" && h.EndedBy != endedByTime {
+			d.planner.Released(h.Hold, now.Add(-max(now.Wall.Sub(h.EndedAt), 0)))
+		}
+	}
 }
 
 // buildTracker takes over the events that were open when the daemon last stopped.
@@ -222,6 +250,7 @@ func (d *daemon) run(ctx context.Context, hup <-chan os.Signal) error {
 	d.life.start("counters", func(ctx context.Context) error {
 		return d.snaps.run(ctx, func(err error) { d.alarms.setErr("counters", err) })
 	})
+	d.life.start("refill", d.fillCounters)
 	d.life.start("held", d.held.Run)
 	d.life.start("actions", d.act)
 	d.flow.open()

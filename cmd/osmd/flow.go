@@ -112,10 +112,7 @@ func (f *flow) fault(_ eximacl.Conn, s *policy.Submission) *policy.Decision {
 // unsent is for a message that has passed because Exim no longer waited: what was
 // accepted is counted already, anything else becomes what really happened.
 func (f *flow) unsent(_ eximacl.Conn, d *policy.Decision) *policy.Decision {
-	if d.Verdict == policy.Accept {
-		return d
-	}
-	return f.engine.CountIn(d.At, d.Submission, d.Identity, policy.ReasonUnanswered)
+	return f.engine.Unanswered(d)
 }
 
 // unjudged goes without identity: it may be what failed.

@@ -31,7 +31,7 @@ func (d *daemon) follow(changes []policy.EventChange, dec *policy.Decision) {
 			seq = dec.Seq
 		}
 		d.store.AppendEvent(c.Event, seq)
-		if !c.New {
+		if !c.New && !c.Again {
 			continue
 		}
 		select {
@@ -88,6 +88,9 @@ func (d *daemon) keepHouse(ctx context.Context) error {
 	}
 }
 
+// endedByTime is who ended a hold that no person ended.
+const endedByTime = "its time"
+
 // endHolds takes holds whose time is over out of the rules, so that when-free mail of
 // theirs goes on. While the date may be wrong none is ended for good.
 func (d *daemon) endHolds(ctx context.Context) {
@@ -99,7 +102,7 @@ func (d *daemon) endHolds(ctx context.Context) {
 		if h.Until.IsZero() || now.Before(h.Until) {
 			continue
 		}
-		if err := d.store.EndHold(ctx, h.ID, "its time"); err != nil {
+		if err := d.store.EndHold(ctx, h.ID, endedByTime); err != nil {
 			d.log.Warn("a hold that is over could not be closed in the database", "hold", h.ID, "err", err)
 			return
 		}

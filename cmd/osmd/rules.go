@@ -81,26 +81,17 @@ func (d *daemon) changed(ctx context.Context) error {
 	return d.swap(ctx, d.settings.config())
 }
 
-// swap puts new rules in force and fills the counters of triggers that are new. The caller
-// holds the settings' lock.
+// swap puts new rules in force and has the counters of triggers filled that are new. The
+// caller holds the settings' lock.
 func (d *daemon) swap(ctx context.Context, cfg config.Config) error {
 	r, err := d.rules(ctx, cfg)
 	if err != nil {
 		return fmt.Errorf("make the rules: %w", err)
 	}
-	refill := d.engine.SetRules(r)
-	if len(refill) == 0 || !d.flow.ready.Load() {
-		return nil
+	if refill := d.engine.SetRules(r); len(refill) > 0 {
+		d.log.Info("filling the counters of changed triggers", "trigger", strings.Join(refill.Names(), " "))
+		d.missing.add(&lack{only: refill, unwritten: true}) // meanwhile they count what comes
 	}
-	d.log.Info("filling the counters of changed triggers", "trigger", strings.Join(refill, " "))
-	d.background.Go(func() { // what was sent before; meanwhile the trigger counts what comes
-		if !d.written(d.stopping) {
-			d.log.Warn("the latest decisions may be missing in the counters of changed triggers")
-		}
-		if _, err := d.refill(d.stopping, refill); err != nil {
-			d.log.Error("counters of changed triggers are not full", "err", err)
-		}
-	})
 	return nil
 }
 
@@ -154,7 +145,7 @@ func restartNeeded(old, now config.Config) string {
 // written waits until what waits to be stored now is stored; false if that takes long.
 func (d *daemon) written(ctx context.Context) bool {
 	h := d.store.Health()
-	want := h.Written + uint64(h.Queued)
+	want := h.Written + h.Dropped + uint64(h.Queued)
 	ctx, cancel := context.WithTimeout(ctx, reading)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
