@@ -58,6 +58,9 @@ const maxPending = 20_000
 
 // check judges one message. It is called by the server within c.Deadline.
 func (f *flow) check(c eximacl.Conn, s *policy.Submission) *policy.Decision {
+	if policy.NeedsClientOwner(s) || policy.NeedsChain(s) || !f.ready.Load() {
+		c.Wait()
+	}
 	id := policy.Identify(s, f.origin(c, s), f.panel.Map())
 	ready := f.ready.Load() || f.wait(c.Deadline)
 	switch {

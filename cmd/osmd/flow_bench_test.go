@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"osm/counters"
 	eximacl "osm/exim-acl"
@@ -65,7 +66,7 @@ func benchFlow(b *testing.B, accounts int) *flow {
 	tracker := policy.NewTracker(func() int64 { return 1 }, 0)
 	f := &flow{
 		clock: origin.Clock(), engine: policy.NewEngine(counters.New(counters.Options{}), rules),
-		panel:   panel.New(panel.Options{Root: root, Source: panel.Passwd, Domains: domains, Log: slog.New(slog.DiscardHandler)}),
+		panel:   panel.New(panel.Options{Root: root, Source: panel.Passwd, Domains: domains, Now: time.Now, Log: slog.New(slog.DiscardHandler)}),
 		metrics: figures, decided: countersOf(figures), log: slog.New(slog.DiscardHandler),
 		record: func(d *policy.Decision) { tracker.Add(d) },
 	}
