@@ -63,6 +63,7 @@ type Held struct {
 	tried       map[uint64]bool  // messages of a request whose answer was lost
 	leaving     []store.Held     // mail that leaves by itself: counted and marked, but the executor did not answer
 	counted     map[uint64]leave // mail that leaves by itself: counted, but the store did not mark it
+	asideAt     map[string]int64 // by account: when one of those is tried again that Exim did not let go
 	free        freeTimes        // mail that leaves by itself
 }
 
@@ -90,7 +91,7 @@ func NewHeld(o HeldOptions) *Held {
 	}
 	return &Held{
 		o: o, kick: make(chan struct{}, 1), later: map[uint64]int64{}, tried: map[uint64]bool{}, retryAt: map[string]int64{}, totalsAt: 1,
-		free: newFreeTimes(), counted: map[uint64]leave{},
+		free: newFreeTimes(), counted: map[uint64]leave{}, asideAt: map[string]int64{},
 	}
 }
 

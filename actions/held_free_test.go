@@ -1,10 +1,14 @@
 package actions
 
 import (
+	"database/sql"
 	"fmt"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
+
+	_ "github.com/mattn/go-sqlite3" // whoever else has the database open
 
 	"osm/policy"
 	store "osm/sql"
@@ -67,6 +71,98 @@ func TestWhenFreeWaitsForTheEndOfAHoldAndWakesByItself(t *testing.T) {
 	s.advance(freeStuck) // nobody tells it
 	s.once(h)
 	s.wantState(d, store.StateReleased, "")
+}
+
+// used is what the windows of account shop hold.
+func (s *shop) used() int64 {
+	s.t.Helper()
+	u := s.engine.Usage(s.now(), "shop")
+	if len(u) != 1 {
+		s.t.Fatalf("usage %+v", u)
+	}
+	return u[0].Used
+}
+
+func TestWhatEximDoesNotLetGoHoldsUpNobody(t *testing.T) {
+	s := newShop(t, limit(2, policy.WhenFree))
+	held := s.freeze("shop", 4)
+	first, rest := held[0], held[1:]
+	spool := s.exim.path("spool/input", first.Submission.MessageID+"-H")
+	if err := os.Chown(spool, 0, 0); err != nil { // not Exim's: the executor does not touch it
+		t.Fatal(err)
+	}
+	h := NewHeld(s.o)
+	s.advance(2 * time.Hour)
+	for range maxAttempts {
+		s.once(h)
+		s.advance(retryAfter)
+	}
+	s.once(h)
+	s.wantState(first, store.StateHeld, "not a regular file of Exim's user")
+	s.wantState(rest[0], store.StateReleased, "")
+	if n := s.used(); n != 2 {
+		t.Fatalf("%d of 2 used by the one that left and the one that could not", n)
+	}
+	s.advance(61 * time.Minute)
+	s.once(h)
+	for _, d := range rest {
+		s.wantState(d, store.StateReleased, "")
+	}
+	for hour := range 5 { // it is tried once an hour, and counted each time
+		s.advance(61 * time.Minute)
+		for range 5 {
+			s.once(h)
+			s.advance(time.Second)
+		}
+		if n := s.used(); n != 1 {
+			t.Errorf("hour %d: %d of 2 used although one message is tried once an hour", hour, n)
+		}
+	}
+	if d := s.submit("shop", "a@b.example", true); d.Verdict != policy.Accept {
+		t.Errorf("the account's new mail: %v", d.Verdict)
+	}
+	if err := os.Chown(spool, int(s.exim.uid), -1); err != nil {
+		t.Fatal(err)
+	}
+	s.advance(2 * time.Hour)
+	s.once(h)
+	s.wantState(first, store.StateReleased, "")
+}
+
+func TestWhenFreeMailIsCountedOnceWhileTheStoreFails(t *testing.T) {
+	s := newShop(t, limit(3, policy.WhenFree))
+	held := s.freeze("shop", 3)
+	s.advance(2 * time.Hour)
+	outside(t, s.db, "CREATE TRIGGER no BEFORE UPDATE ON held BEGIN SELECT RAISE(ABORT, 'no'); END")
+	h := NewHeld(s.o)
+	for range 5 {
+		h.step(t.Context())
+		s.advance(failPause)
+	}
+	if n := s.used(); n != 1 || h.Status().Problem == "" {
+		t.Errorf("%d of 3 used while nothing can leave, want one; problem %q", n, h.Status().Problem)
+	}
+	outside(t, s.db, "DROP TRIGGER no")
+	s.once(h)
+	for _, d := range held {
+		s.wantState(d, store.StateReleased, "")
+	}
+	if n := s.used(); n != 3 {
+		t.Errorf("%d used by three messages", n)
+	}
+}
+
+// outside runs a statement on the database from outside, as another program would.
+func outside(t *testing.T, path, text string) {
+	t.Helper()
+	db, err := sql.Open("sqlite3", "file:"+path+"?_busy_timeout=5000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Exec(text); err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
 }
 
 func TestWhatEximFreezesAgainIsAPersonsFromThenOn(t *testing.T) {

@@ -24,6 +24,7 @@ type shop struct {
 	t      *testing.T
 	exim   *testExim
 	store  *store.Store
+	db     string // its file
 	engine *policy.Engine
 	client *Executor
 	o      HeldOptions
@@ -50,10 +51,10 @@ func limit(max int64, release policy.Release) policy.Trigger {
 
 func newShop(t *testing.T, trigger policy.Trigger) *shop {
 	t.Helper()
-	s := &shop{t: t, exim: newTestExim(t, ourTimers)}
+	s := &shop{t: t, exim: newTestExim(t, ourTimers), db: filepath.Join(t.TempDir(), "osm.db")}
 	var err error
 	s.store, err = store.Open(t.Context(), store.Options{
-		Path: filepath.Join(t.TempDir(), "osm.db"), Log: slog.New(slog.DiscardHandler), BootID: "test",
+		Path: s.db, Log: slog.New(slog.DiscardHandler), BootID: "test",
 		Now: func() time.Time { return s.now().Wall }, Clock: s.now,
 	})
 	if err != nil {

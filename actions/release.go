@@ -125,6 +125,9 @@ func (h *Held) outcome(ctx context.Context, now policy.Moment, m *store.Held, r 
 	switch {
 	case r.Outcome == OutcomeFailed && m.Attempts+1 >= maxAttempts:
 		h.o.Log.Error("exim does not do it: the message is held again", "message_id", m.MessageID, "account", m.Account, "err", r.Detail)
+		if m.By == byWhenFree {
+			h.asideAt[m.Account] = now.Boot + asideFor.Milliseconds()
+		}
 		return h.settle(ctx, m, from, store.StateHeld, m.By, cut(r.Detail, 1000))
 	case r.Outcome == OutcomeFailed:
 		h.later[m.Seq] = now.Boot + retryAfter.Milliseconds()
@@ -187,6 +190,9 @@ func (h *Held) settle(ctx context.Context, m *store.Held, from, to store.State, 
 	}
 	delete(h.later, m.Seq)
 	delete(h.tried, m.Seq)
+	if to == store.StateReleased && m.Attempts >= maxAttempts { // so the next of them may go as well
+		delete(h.asideAt, m.Account)
+	}
 	h.totalsSoon()
 	h.o.Log.Info("held message settled", "account", m.Account, "message_id", m.MessageID, "ref", m.Ref, "state", to.String(), "by", by)
 	if to == store.StateGone {
