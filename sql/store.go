@@ -129,6 +129,13 @@ func (s *Store) Append(d *policy.Decision) bool { return s.q.add(pack(d)) }
 // room. Only the last state of each event is written.
 func (s *Store) AppendEvent(e policy.Event, seq uint64) bool { return s.q.addEvent(e, seq) }
 
+// Queued is how many decisions wait to be written. Unlike [Store.Health] it does not look
+// at the disk.
+func (s *Store) Queued() int {
+	rows, _, _ := s.q.depth()
+	return rows
+}
+
 // RefKey is the key that references are made with (policy.RefOf), the same at every start.
 func (s *Store) RefKey() [16]byte { return *s.refKey.Load() }
 

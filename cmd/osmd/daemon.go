@@ -61,7 +61,7 @@ type daemon struct {
 	runner   *actions.Runner
 
 	watched map[string]watched // by keepHouse alone
-	hits    map[int64]int64    // of exemptions, as far as they are written down; the same
+	hits    map[int64]int64    // of exemptions, as far as they are written down; by keepUp alone
 
 	life       *life
 	background sync.WaitGroup // ends with stopping
@@ -255,6 +255,8 @@ func (d *daemon) run(ctx context.Context, hup <-chan os.Signal) error {
 	d.life.start("actions", d.act)
 	d.flow.open()
 	d.life.start("house", d.keepHouse)
+	d.life.start("upkeep", d.keepUp)
+	d.life.start("alive", d.keepAlive)
 	d.life.start("control", d.control)
 	d.log.Info("ready", "version", version, "accounts", d.panel.Status().Accounts)
 	notify(d.log, systemd.Ready)
