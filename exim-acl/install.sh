@@ -2,7 +2,7 @@
 # install.sh puts osm on a machine with Debian's Exim and takes it away again.
 #
 #   install.sh install   [--dry-run] [--fail-closed] [--bin DIR]
-#   install.sh uninstall [--dry-run] [--purge]
+#   install.sh uninstall [--dry-run] [--purge] [--force]     force: although mail is held
 #   install.sh check
 #   install.sh acl       [--fail-closed]      print the ACL text for an Exim set up by hand
 #
@@ -35,12 +35,13 @@ usage() {
 
 command=${1:-}
 [ $# -gt 0 ] && shift
-dry_run= fail_closed=no purge= bin=$here/../bin
+dry_run= fail_closed=no purge= force= bin=$here/../bin
 while [ $# -gt 0 ]; do
 	case $1 in
 	--dry-run) dry_run=yes ;;
 	--fail-closed) fail_closed=yes ;;
 	--purge) purge=yes ;;
+	--force) force=yes ;;
 	--bin)
 		[ $# -gt 1 ] || usage
 		bin=$2
@@ -77,7 +78,7 @@ install() {
 }
 
 uninstall() {
-	exim_can_change
+	exim_can_leave
 	if [ -n "$purge" ] && ! has_systemd && answers; then
 		refuse "osmd runs; stop it first, nothing was changed"
 	fi
@@ -91,13 +92,13 @@ uninstall() {
 	fi
 	guard
 	plan_apply
-	exim_regenerate
-	exim_still_works
+	exim_let_go
 	# Exim no longer names them: now they may go.
 	plan_next
 	plan_exim_files_out
 	plan_system_out
 	plan_apply
+	[ -z "$debians$worked" ] || exim_still_works # somebody else may have included a file of ours
 	commit
 	exim_reload
 	system_gone

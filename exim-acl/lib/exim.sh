@@ -23,6 +23,52 @@ exim_can_change() {
 		refuse "$etc/exim4.conf is written by hand, so Debian's configuration is not used. Either move it away, or put the text that \"install.sh acl\" prints before the final accept of the ACLs named by acl_smtp_data and acl_not_smtp (without an acl_not_smtp add: acl_not_smtp = acl_osm, and an ACL acl_osm: with the text and \"accept\"); nothing was changed"
 }
 
+# exim_can_leave is exim_can_change for uninstall. What is osm's must be able to go, too,
+# once Exim is gone or has another configuration.
+exim_can_leave() {
+	[ ! -d /usr/local/cpanel ] || refuse "cPanel makes this machine's Exim configuration; nothing was changed"
+	debians= worked=
+	if [ $exim = /usr/sbin/exim4 ] && [ -x $exim ] && [ -x /usr/sbin/update-exim4.conf ] && [ ! -e $etc/exim4.conf ]; then
+		debians=yes
+	elif [ -x "$exim" ] && $exim -bV >/dev/null 2>&1; then
+		worked=yes
+	fi
+	! grep -qs '{/run/osm/policy.sock}' $etc/exim4.conf ||
+		warn "$etc/exim4.conf asks osmd: take that text out of it, or Exim logs for each message that osm is unavailable"
+	[ -n "$force" ] || held=$(held_messages)
+	[ "${held:-0}" = 0 ] ||
+		refuse "osm holds $held messages in Exim's queue. Without osm Exim would deal with them as with any frozen mail: bounce them to their senders after timeout_frozen_after. Release or discard them first (osmctl held list, osmctl held release, osmctl held discard), or leave them to Exim with --force; nothing was changed"
+}
+
+# held_messages: how many frozen messages have our answer with them.
+held_messages() {
+	spool=$(option spool_directory)
+	find "${spool:-/var/spool/exim4}" -path '*/input/*' -name '*-H' -print0 2>/dev/null |
+		xargs -0r grep -alsZ '^-frozen ' |
+		xargs -0r grep -ahsA1 '^-*aclm _osm_a ' |
+		grep -cxE 'freeze|discard|defer|deny' || true
+}
+
+# exim_let_go: the configuration without osm's pieces.
+exim_let_go() {
+	if [ -n "$debians" ]; then
+		exim_regenerate
+		exim_still_works
+		return
+	fi
+	say "Exim does not use Debian's configuration here: osm's pieces of that are taken out, and nothing else is changed"
+	if [ -x /usr/sbin/update-exim4.conf ] && grep -qs $policy $generated; then # it may be used again
+		remember $generated
+		remember $generated.osm-new
+		if update-exim4.conf -o $generated.osm-new >/dev/null 2>&1; then
+			mv -f $generated.osm-new $generated
+		else
+			rm -f $generated.osm-new
+			warn "$generated still names osm: run update-exim4.conf before Exim uses it again"
+		fi
+	fi
+}
+
 # exim_before refuses to build on what is broken already, unless our own pieces may be
 # what broke it (a run that was killed leaves them half in place): then they are put in
 # place again, and exim_after decides.
