@@ -10,10 +10,7 @@ import (
 func TestInstallUnderSystemd(t *testing.T) {
 	b := installer(t, true)
 	before := b.everything()
-	b.run("mkdir", "-p", "/run/systemd/system")
-	b.write("/run/systemctl", "#!/bin/sh\necho \"$*\" >>/run/calls\ncase $1 in is-enabled) exit 1 ;; esac\n")
-	b.run("chmod", "755", "/run/systemctl")
-	b.run("mount", "--bind", "/run/systemctl", "/usr/bin/systemctl")
+	b.systemctl()
 	b.installs(0, "install")
 	calls := b.read("/run/calls")
 	if !strings.Contains(calls, "enable --quiet --now osm-policy.socket osm-control.socket osm-inspect.socket osm-executor.socket osmd.service") {
@@ -27,9 +24,68 @@ func TestInstallUnderSystemd(t *testing.T) {
 	for unit, most := range map[string]string{"osmd": "15", "osm-inspect": "20", "osm-executor": "30"} {
 		b.run("systemd-analyze", "security", "--offline=yes", "--threshold="+most, "/etc/systemd/system/"+unit+".service")
 	}
+	for unit, start := range startLimits(b) {
+		if start != "StartLimitIntervalSec=120\nStartLimitBurst=20\n" {
+			t.Errorf("%s may be started so often: %q, want as often as osmd", unit, start)
+		}
+	}
 	b.installs(0, "uninstall", "--purge")
 	if d := differences(before, b.everything()); d != "" {
 		t.Errorf("not as before:\n%s", d)
+	}
+}
+
+func startLimits(b *box) map[string]string {
+	limits := map[string]string{}
+	for _, unit := range []string{"osmd", "osm-inspect", "osm-executor"} {
+		limits[unit], _ = b.try("", "grep", "^StartLimit", "/etc/systemd/system/"+unit+".service")
+	}
+	return limits
+}
+
+// systemctl puts a stand-in in the place of systemctl; what it is called with is kept in
+// /run/calls.
+func (b *box) systemctl() {
+	b.t.Helper()
+	b.run("mkdir", "-p", "/run/systemd/system")
+	b.write("/run/systemctl", "#!/bin/sh\necho \"$*\" >>/run/calls\ncase $1 in is-enabled) exit 1 ;; esac\n")
+	b.run("chmod", "755", "/run/systemctl")
+	b.run("mount", "--bind", "/run/systemctl", "/usr/bin/systemctl")
+}
+
+// A socket that is open keeps its group and its settings whatever its unit says.
+func TestInstallOpensSocketsAnewThatAreNotAsTheirUnitSays(t *testing.T) {
+	b := installer(t, true)
+	b.systemctl()
+	b.installs(0, "install")
+	b.run("perl", "-e", `use IO::Socket::UNIX; for (@ARGV) { IO::Socket::UNIX->new(Local => $_, Listen => 1) or die }`, "/run/osm/policy.sock", "/run/osm/control.sock")
+	b.run("chgrp", "osm-admin", "/run/osm/control.sock")
+	const services = "osmd.service osm-inspect.service osm-executor.service"
+	for _, tt := range []struct {
+		name, group string
+		change      []string
+		want        string // the restart
+	}{
+		{"nothing", "Debian-exim", []string{"true"}, ""},
+		{"Exim has got another group", "mail", []string{"true"}, "try-restart osm-policy.socket " + services},
+		{"a socket's unit is another one", "Debian-exim", []string{"sed", "-i", "s/^Backlog=.*/Backlog=1/", "/etc/systemd/system/osm-control.socket"}, "try-restart osm-control.socket " + services},
+		{"a service's unit is another one", "Debian-exim", []string{"sed", "-i", "s/^RestartSec=.*/RestartSec=9/", "/etc/systemd/system/osmd.service"}, "try-restart " + services},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b.run("chgrp", tt.group, "/run/osm/policy.sock")
+			b.run(tt.change...)
+			b.run("rm", "-f", "/run/calls")
+			b.installs(0, "install")
+			got := ""
+			for line := range strings.Lines(b.read("/run/calls")) {
+				if strings.HasPrefix(line, "try-restart") {
+					got += strings.TrimSpace(line)
+				}
+			}
+			if got != tt.want {
+				t.Errorf("restarted: %q, want %q", got, tt.want)
+			}
+		})
 	}
 }
 

@@ -113,8 +113,22 @@ start_daemon() {
 	has_systemd || return 0
 	systemctl is-enabled --quiet osmd.service 2>/dev/null || undo_with systemctl disable --now $started
 	systemctl daemon-reload
-	! replaced || systemctl try-restart $services
+	stale=$(stale_sockets)
+	[ -z "$stale" ] && ! replaced || systemctl try-restart $stale $services
 	systemctl enable --quiet --now $started
+}
+stale=
+
+# stale_sockets: those that are not as their unit says: it was written just now, or the
+# socket was made for another group than Exim has now. Started anew together with the
+# services: systemd opens no socket of a service that runs.
+stale_sockets() {
+	for u in $units; do
+		case $u in *.socket) ;; *) continue ;; esac
+		path=$(sed -n 's/^ListenStream=//p' $unit_dir/$u)
+		group=$(sed -n 's/^SocketGroup=//p' $unit_dir/$u)
+		! written $unit_dir/$u && [ -z "$unfinished" ] && { [ ! -S "$path" ] || [ "$(stat -c %G "$path")" = "$group" ]; } || printf '%s ' $u
+	done
 }
 
 # replaced: what runs may be older than what is installed.
@@ -127,7 +141,7 @@ replaced() {
 # restart_old: after everything was taken back.
 restart_old() {
 	systemctl daemon-reload
-	systemctl try-restart $services || true # they may not have been there before
+	systemctl try-restart $stale $services || true # they may not have been there before
 }
 
 plan_system_out() {
