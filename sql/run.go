@@ -328,8 +328,10 @@ func (s *Store) runOp(o op) {
 	o.done <- err
 }
 
-// transact runs fn in a transaction.
+// transact runs fn in a transaction, to its end: where ctx ends meanwhile database/sql
+// rolls back behind our backs, and the next transaction would begin within this one.
 func (w *writer) transact(ctx context.Context, fn func(ctx context.Context, tx *sql.Tx) error) error {
+	ctx = context.WithoutCancel(ctx)
 	tx, err := w.conn.BeginTx(ctx, nil)
 	if err != nil {
 		return err

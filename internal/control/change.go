@@ -22,6 +22,10 @@ func following(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), followFor)
 }
 
+// whole is the context of a change itself: broken off in the middle, nobody could tell
+// whether it was made. The store bounds it.
+func whole(ctx context.Context) context.Context { return context.WithoutCancel(ctx) }
+
 // audited writes a change down. A change that was made stays made when that fails: then
 // the log has it.
 func (s *Service) audited(ctx context.Context, a Actor, what, target, old, now, reason string) {
@@ -138,7 +142,7 @@ func (s *Service) PutHold(ctx context.Context, a Actor, in Hold) (Hold, error) {
 			return Hold{}, failure(409, fmt.Sprintf("end it first: osmctl release %d", o.ID), "hold %d stands on %s already", o.ID, held(o))
 		}
 	}
-	if h.ID, err = s.o.Store.PutHold(ctx, h); err != nil {
+	if h.ID, err = s.o.Store.PutHold(whole(ctx), h); err != nil {
 		return Hold{}, found(err, "", "no hold")
 	}
 	out := holdRow(&h)
@@ -230,7 +234,7 @@ func (s *Service) EndHold(ctx context.Context, a Actor, id int64, reason string)
 	if reason, err = reasonLine(reason); err != nil {
 		return Hold{}, err
 	}
-	err = s.o.Store.EndHold(ctx, id, a.Name)
+	err = s.o.Store.EndHold(whole(ctx), id, a.Name)
 	if err != nil {
 		return Hold{}, found(err, "osmctl hold list shows those that stand", "hold %d has ended already", id)
 	}

@@ -122,7 +122,10 @@ func (s *Service) settle(ctx context.Context, a Actor, q Settle, to store.State)
 	}
 	for _, h := range list {
 		var moved bool
-		if moved, err = s.o.Store.SetHeldState(ctx, h.Ref, store.StateHeld, to, a.Name, ""); err != nil {
+		if err = ctx.Err(); err == nil {
+			moved, err = s.o.Store.SetHeldState(whole(ctx), h.Ref, store.StateHeld, to, a.Name, "")
+		}
+		if err != nil {
 			break
 		}
 		if moved {

@@ -109,7 +109,7 @@ func (s *Service) SetLimit(ctx context.Context, a Actor, in Limit) (Limit, error
 	if o.Per != nil && *o.Per > s.o.Config().Store.KeepDecisions {
 		return Limit{}, invalid("raise store.keep_decisions in osm.toml first", "per is longer than decisions are kept (store.keep_decisions)")
 	}
-	if o.ID, err = s.o.Store.PutOverride(ctx, o); err != nil {
+	if o.ID, err = s.o.Store.PutOverride(whole(ctx), o); err != nil {
 		return Limit{}, found(err, "", "no limit")
 	}
 	out := limitRow(&o)
@@ -300,7 +300,7 @@ func (s *Service) RemoveLimit(ctx context.Context, a Actor, id int64, reason str
 	if a.Role != Operator && (o.Level < policy.LevelAccount || o.Provenance.By != a.Name) {
 		return Limit{}, forbidden("limit %d was set by %s, and only an operator may remove it", id, orNothing(o.Provenance.By, "an operator"))
 	}
-	if err := s.o.Store.DeleteOverride(ctx, id); err != nil {
+	if err := s.o.Store.DeleteOverride(whole(ctx), id); err != nil {
 		return Limit{}, found(err, "", "limit %d has been removed already", id)
 	}
 	out := limitRow(o)
@@ -370,7 +370,7 @@ func (s *Service) AddExemption(ctx context.Context, a Actor, in Exemption) (Exem
 	if err := refused("the exemption", policy.ValidateExemption(&e, s.o.Engine.Rules().Triggers)); err != nil {
 		return Exemption{}, err
 	}
-	if e.ID, err = s.o.Store.PutExemption(ctx, e); err != nil {
+	if e.ID, err = s.o.Store.PutExemption(whole(ctx), e); err != nil {
 		return Exemption{}, found(err, "", "no exemption")
 	}
 	out := exemptionRow(&e, 0)
@@ -403,7 +403,7 @@ func (s *Service) RemoveExemption(ctx context.Context, a Actor, id int64, reason
 		if e.ID != id {
 			continue
 		}
-		if err := s.o.Store.DeleteExemption(ctx, id); err != nil {
+		if err := s.o.Store.DeleteExemption(whole(ctx), id); err != nil {
 			return Exemption{}, found(err, "", "exemption %d has been removed already", id)
 		}
 		out := exemptionRow(&e.Exemption, e.Hits)
