@@ -213,7 +213,13 @@ func TestInstalledEximAsks(t *testing.T) {
 				b.use(other)
 				b.asksBothWays(s)
 			}
+			b.overlay("/usr")
+			b.overlay("/var/cache") // debconf's
 			b.run("dpkg-reconfigure", "-fnoninteractive", "exim4-config")
+			b.asksBothWays(s)
+			if out := b.run("dpkg", "-i", "--force-confold", b.packed("exim4-config")); !strings.Contains(out, "Setting up exim4-config") {
+				t.Errorf("the package was not installed again:\n%s", out)
+			}
 			b.asksBothWays(s)
 			b.installs(0, "uninstall")
 			s.take()
@@ -224,6 +230,28 @@ func TestInstalledEximAsks(t *testing.T) {
 			}
 		})
 	}
+}
+
+// overlay puts a copy on write in the place of one more folder.
+func (b *box) overlay(dir string) {
+	b.t.Helper()
+	b.run("sh", "-c", `mkdir -p "$0$1/upper" "$0$1/work" && chmod --reference="$1" "$0$1/upper" &&
+		mount -t overlay -o "lowerdir=$1,upperdir=$0$1/upper,workdir=$0$1/work" overlay "$1"`, b.dir, dir)
+}
+
+// packed makes the package again out of what is installed of it, with its own scripts:
+// the archive that it came in is not here any more.
+func (b *box) packed(name string) string {
+	b.t.Helper()
+	deb := "/run/" + name + ".deb"
+	b.run("sh", "-ec", `mkdir -p "$1/DEBIAN" && cd /
+		dpkg-query -W -f 'Package: ${Package}\nVersion: ${Version}\nArchitecture: ${Architecture}\nMaintainer: ${Maintainer}\nDepends: ${Depends}\nConflicts: ${Conflicts}\nDescription: ${Description}\n' "$0" >"$1/DEBIAN/control"
+		for f in config postinst postrm preinst prerm templates conffiles md5sums; do
+			[ ! -e "/var/lib/dpkg/info/$0.$f" ] || cp -p "/var/lib/dpkg/info/$0.$f" "$1/DEBIAN/$f"
+		done
+		dpkg -L "$0" | while read -r f; do [ ! -f "$f" ] || cp -p --parents "$f" "$1"; done
+		dpkg-deb --build "$1" "$2"`, name, "/run/"+name, deb)
+	return deb
 }
 
 func (b *box) asksBothWays(s *bySubject) {
