@@ -23,7 +23,7 @@ var ErrNoCounter = errors.New("nothing is counted under that key")
 type Engine struct {
 	table  *counters.Table
 	rules  atomic.Pointer[ruleset]
-	refKey [16]byte
+	refKey atomic.Pointer[[16]byte]
 	held   heldTotals
 
 	// gate is shared by all who count, and closed while new rules are put in force: so the
@@ -52,13 +52,14 @@ func (r Refill) Names() []string { return slices.Sorted(maps.Keys(r)) }
 // NewEngine makes an engine that counts in t and judges by r.
 func NewEngine(t *counters.Table, r *Rules) *Engine {
 	e := &Engine{table: t, held: heldTotals{byAccount: make(map[string]heldTotal)}}
+	e.SetRefKey([16]byte{})
 	e.SetRules(r)
 	return e
 }
 
 // SetRefKey sets the key that references are made with. It must be the same at every
 // start and be set before the first message.
-func (e *Engine) SetRefKey(key [16]byte) { e.refKey = key }
+func (e *Engine) SetRefKey(key [16]byte) { e.refKey.Store(&key) }
 
 // Rules returns the rules in force. They must not be changed.
 func (e *Engine) Rules() *Rules { return e.rules.Load().rules }
@@ -295,7 +296,7 @@ func (d *Decision) holdBy(h *Hold) {
 
 // finish gives the decision its reference and, where there is something to say, its texts.
 func (e *Engine) finish(d *Decision) *Decision {
-	d.Ref = RefOf(d.Seq, e.refKey)
+	d.Ref = RefOf(d.Seq, *e.refKey.Load())
 	d.write()
 	return d
 }

@@ -171,17 +171,23 @@ func (t *Tracker) End(trigger, key string) (EventChange, bool) {
 
 // Restore takes over the events that were open when the daemon stopped, in the order of
 // their last message. Those that lapsed meanwhile come out of the next [Tracker.Close].
-func (t *Tracker) Restore(open []Event, now Moment) {
+// What it returns had no place: another event of the same trigger and key is open, or too
+// many are. They are to be ended.
+func (t *Tracker) Restore(open []Event, now Moment) (left []Event) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, e := range open {
-		if t.open[eventKey{e.Trigger, e.Key}] != nil || len(t.open) >= t.max {
-			continue
+		switch {
+		case t.byID[e.ID] != nil: // it is its own
+		case t.open[eventKey{e.Trigger, e.Key}] != nil || len(t.open) >= t.max:
+			left = append(left, e)
+		default:
+			e.Open = true
+			since := max(now.Wall.Sub(e.LastAt), 0)
+			t.add(&openEvent{event: e, lastOver: now.Boot - since.Milliseconds()})
 		}
-		e.Open = true
-		since := max(now.Wall.Sub(e.LastAt), 0)
-		t.add(&openEvent{event: e, lastOver: now.Boot - since.Milliseconds()})
 	}
+	return left
 }
 
 // Open returns how many events are open, and how many were ended for want of room.

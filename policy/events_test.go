@@ -115,7 +115,11 @@ func TestEventsComeBackAfterARestart(t *testing.T) {
 	again := NewTracker(func() int64 { return 99 }, 0)
 	now := noon().Add(40 * time.Minute)
 	now.Boot = BootShift + 1000 // the machine was restarted
-	again.Restore([]Event{c[0].Event, c[0].Event}, now)
+	other := c[0].Event
+	other.ID = 7 // of the same trigger and key: it would stay open for ever
+	if left := again.Restore([]Event{c[0].Event, c[0].Event, other}, now); len(left) != 1 || left[0].ID != 7 {
+		t.Errorf("%+v had no place, want number 7", left)
+	}
 	if c := again.Add(overDecision(now, "shop", Enforce)); len(c) != 1 || c[0].New || c[0].Event.ID != 1 || c[0].Event.Stopped != 2 {
 		t.Errorf("%+v, want it added to the first", c)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"osm/policy"
@@ -146,6 +147,23 @@ func (s *Store) OpenEvents(ctx context.Context) ([]policy.Event, error) {
 	return rowsOf(ctx, s, "list open events", "SELECT "+eventColumnsRead+" FROM events WHERE open = 1 ORDER BY id DESC LIMIT 100000", nil, func(v []value) policy.Event {
 		e := eventOf(v)
 		return e.Policy()
+	})
+}
+
+// Unfinished is an open event with the names of those of its actions that came to an end.
+type Unfinished struct {
+	policy.Event
+	Done []string
+}
+
+// UnfinishedEvents lists the open events of enforcing triggers, at most 10,000, the oldest
+// first. An action in the state failed did not come to an end.
+func (s *Store) UnfinishedEvents(ctx context.Context, failed string) ([]Unfinished, error) {
+	return rowsOf(ctx, s, "list events with their actions", "SELECT "+eventColumnsRead+`,
+		(SELECT group_concat(DISTINCT a.name) FROM actions a WHERE a.event = events.id AND a.state <> ?)
+		FROM events WHERE open = 1 AND mode = ? ORDER BY id LIMIT 10000`, []value{failed, int64(policy.Enforce)}, func(v []value) Unfinished {
+		e := eventOf(v)
+		return Unfinished{e.Policy(), strings.Split(str(v[len(v)-1]), ",")}
 	})
 }
 

@@ -56,6 +56,8 @@ type daemon struct {
 	tracker  *policy.Tracker
 	planner  *policy.HoldPlanner
 	planned  chan policy.EventChange // new events that wait for their actions
+	acting   sync.Mutex              // one event's actions at a time
+	owed     owed
 	executor *actions.Executor
 	held     *actions.Held
 	runner   *actions.Runner
@@ -124,7 +126,9 @@ func (d *daemon) build(ctx context.Context) error {
 	if err != nil { // what the file says holds until the database can be read
 		d.log.Error("limits, exemptions and holds of the database are not in force", "err", err)
 		d.alarms.raise("settings", err.Error())
+		d.owed.add(taskRules)
 	}
+	d.owed.mended = d.store.Health().OK
 	d.engine = policy.NewEngine(d.table, rules)
 	d.engine.SetRefKey(d.store.RefKey())
 	d.panel = panel.New(panel.Options{
@@ -178,7 +182,10 @@ func (d *daemon) newServer() error {
 func (d *daemon) buildActions() error {
 	d.executor = actions.NewExecutor(d.cfg.Server.ExecutorSocket)
 	d.planner = policy.NewHoldPlanner()
-	d.recallReleases()
+	if err := d.recallReleases(d.stopping); err != nil {
+		d.log.Error("what was released lately is not known: it may be held again at once", "err", err)
+		d.owed.add(taskReleases)
+	}
 	d.held = actions.NewHeld(actions.HeldOptions{
 		Store: d.store, Engine: d.engine, Executor: d.executor, Log: d.log.With("component", "held"), Now: d.clock,
 		Keep: d.cfg.Held.Keep, ReleaseEvery: d.cfg.Held.ReleaseRate.Per / time.Duration(d.cfg.Held.ReleaseRate.N),
@@ -190,20 +197,20 @@ func (d *daemon) buildActions() error {
 
 // recallReleases tells the planner of holds what operators released shortly before the
 // start: that is not put again at once either.
-func (d *daemon) recallReleases() {
-	ctx, cancel := context.WithTimeout(d.stopping, reading)
+func (d *daemon) recallReleases(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, reading)
 	defer cancel()
 	now := d.clock()
 	ended, err := d.store.EndedHolds(ctx, now.Wall.Add(-d.engine.Rules().Settings.HoldGrace))
 	if err != nil {
-		d.log.Error("what was released lately is not known: it may be held again at once", "err", err)
-		return
+		return err
 	}
 	for _, h := range slices.Backward(ended) { // the oldest first
 		if h.EndedBy != "" && h.EndedBy != endedByTime {
 			d.planner.Released(h.Hold, now.Add(-max(now.Wall.Sub(h.EndedAt), 0)))
 		}
 	}
+	return nil
 }
 
 // buildTracker takes over the events that were open when the daemon last stopped.
@@ -217,12 +224,11 @@ func (d *daemon) buildTracker() error {
 	}
 	last.Store(next - 1)
 	d.tracker = policy.NewTracker(func() int64 { return last.Add(1) }, 0)
-	open, err := d.store.OpenEvents(ctx)
-	if err != nil {
+	if err := d.restoreEvents(ctx); err != nil {
 		d.log.Error("open events could not be read: their senders will be reported again", "err", err)
-		return nil
+		d.owed.add(taskEvents)
 	}
-	d.tracker.Restore(open, d.clock())
+	d.owed.add(taskActions) // what was planned when the daemon stopped or was killed
 	return nil
 }
 

@@ -37,7 +37,8 @@ func (d *daemon) follow(changes []policy.EventChange, dec *policy.Decision) {
 		select {
 		case d.planned <- c:
 		default:
-			d.alarms.raise("actions", "too many events at once: the actions of some were left out")
+			d.alarms.raise("actions", "too many events at once: the actions of some wait")
+			d.owed.add(taskActions)
 		}
 	}
 }
@@ -52,12 +53,21 @@ func (d *daemon) act(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case c := <-d.planned:
-			steps := actions.Plan(c, d.engine.Rules(), d.planner, d.clock())
-			if err := d.runner.Run(ctx, c.Event, steps); err != nil {
-				d.log.Error("an action failed", "event", c.Event.ID, "account", c.Event.Account, "trigger", c.Event.Trigger, "err", err)
-				d.alarms.raise("actions", fmt.Sprintf("event %d: %v", c.Event.ID, err))
-			}
+			d.carryOut(ctx, c)
 		}
+	}
+}
+
+// carryOut does what follows one event. What fails is done again ([daemon.actAgain]).
+func (d *daemon) carryOut(ctx context.Context, c policy.EventChange) {
+	d.acting.Lock()
+	defer d.acting.Unlock()
+	steps := actions.Plan(c, d.engine.Rules(), d.planner, d.clock())
+	if err := d.runner.Run(ctx, c.Event, steps); err != nil {
+		d.log.Error("an action failed", "event", c.Event.ID, "account", c.Event.Account, "trigger", c.Event.Trigger, "err", err)
+		d.alarms.raise("actions", fmt.Sprintf("event %d: %v", c.Event.ID, err))
+		d.owed.add(taskRules) // a hold may be stored and not stand
+		d.owed.add(taskActions)
 	}
 }
 

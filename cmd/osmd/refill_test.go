@@ -326,7 +326,9 @@ func TestAReleaseIsRememberedAcrossARestart(t *testing.T) {
 	b.now = b.now.Add(50 * time.Minute)
 	b.kill()
 	b.start(rules)
-	b.recallReleases()
+	if err := b.recallReleases(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	if plan("released") || !plan("expired") {
 		t.Errorf("a hold is put again on what was released: %v, on what ended by itself: %v; want only that", plan("released"), plan("expired"))
 	}

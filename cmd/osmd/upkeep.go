@@ -23,6 +23,7 @@ func (d *daemon) keepUp(ctx context.Context) error {
 			d.writeHits(context.WithoutCancel(ctx))
 			return nil
 		case <-tick.C:
+			d.payOwed(ctx)
 			if n%expiredEvery == 0 || d.holdIsOver() {
 				d.endHolds(ctx)
 			}
