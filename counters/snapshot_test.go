@@ -19,7 +19,7 @@ import (
 // sameSlots maps the fingerprints "s0", "s1" … to their numbers.
 func sameSlots(s string) (n uint16, ok bool) {
 	_, err := fmt.Sscanf(s, "s%d", &n)
-	return n, err == nil
+	return n, err == nil && int(n) < len(headerAt(0).Slots)
 }
 
 func headerAt(boot int64) Header {
