@@ -143,7 +143,9 @@ func (f *flow) origin(c eximacl.Conn, s *policy.Submission) *policy.Origin {
 			f.metrics.InspectorErrors.Inc()
 			break
 		}
-		o.Chain, o.ParentIsExim = chain, parentIsExim
+		if c.PeerWaits() { // else its number may have become another process's
+			o.Chain, o.ParentIsExim = chain, parentIsExim
+		}
 	}
 	return &o
 }
