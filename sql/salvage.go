@@ -44,8 +44,8 @@ func (s *Store) replaceDamaged(ctx context.Context, cause error) error {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
 	w, err := s.newWriter(ctx, draft, false)
-	if err != nil {
-		return fmt.Errorf("%s: %w", doing, hidden(err))
+	if err != nil { // it would only take up room
+		return errors.Join(fmt.Errorf("%s: %w", doing, hidden(err)), removeDatabase(draft))
 	}
 	c, err := s.salvage(ctx, w, stamp, cause)
 	if err = errors.Join(err, w.finish(ctx)); err != nil {
