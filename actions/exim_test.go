@@ -2,6 +2,7 @@ package actions
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -84,6 +85,11 @@ discard:
   condition = ${if match{$acl_m_osm}{action=discard}}
   data = :blackhole:
 .endif
+refused:
+  driver = redirect
+  domains = refused.example
+  allow_fail
+  data = :fail: nobody takes it
 all:
   driver = accept
   transport = sink
@@ -180,6 +186,7 @@ func (x *testExim) run(args ...string) string {
 type letter struct {
 	uid, gid uint32
 	sender   string // "<>" for the null sender
+	to       string // "" = to@sink.example; nobody takes what is for refused.example
 	answer   string // what acl_m_osm shall hold
 	frozen   bool   // frozen by the ACL without being ours
 	subject  string
@@ -193,7 +200,7 @@ func frozenAnswer(ref string) string {
 func (x *testExim) send(l letter) string {
 	x.t.Helper()
 	before := x.ids()
-	text := "To: to@sink.example\nX-Test-Answer: " + l.answer + "\n"
+	text := "To: " + cmp.Or(l.to, "to@sink.example") + "\nX-Test-Answer: " + l.answer + "\n"
 	if l.frozen {
 		text += "X-Test-Frozen: yes\n"
 	}

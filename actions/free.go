@@ -27,7 +27,8 @@ func (f *freeTimes) forget() { *f = newFreeTimes() }
 const (
 	freePoll  = 15 * time.Second // new held mail is noticed after so long at the latest
 	freeStuck = time.Minute      // what cannot be foretold is tried again
-	freeLook  = 500              // messages of one account that are looked at in one turn
+	freeLook  = 500              // messages of one account that are read at once
+	asideFor  = time.Hour        // after which something is tried again that Exim did not let go
 )
 
 // freeDue lets the held mail go that its limits have room for: the oldest first within an
@@ -62,7 +63,7 @@ func (h *Held) freeDue(ctx context.Context, now policy.Moment) (int64, error) {
 			next.add(at)
 			continue
 		}
-		moved, err := h.o.Store.SetHeldState(ctx, m.Ref, store.StateHeld, store.StateReleasing, byWhenFree, "")
+		moved, err := h.marked(ctx, m)
 		if err != nil {
 			return 0, err
 		}
@@ -111,33 +112,110 @@ func (h *Held) pollFree(ctx context.Context, now policy.Moment) error {
 
 // oldestFree finds the oldest message of an account that may leave now, and counts it; or
 // when to look again. One that nobody can foretell (a hold on its mailbox or directory,
-// more recipients than the limit) does not keep those behind it waiting.
+// more recipients than the limit) does not keep those behind it waiting, and one that Exim
+// does not let go comes behind all others.
 func (h *Held) oldestFree(ctx context.Context, now policy.Moment, account string) (*store.Held, int64, error) {
-	list, _, err := h.o.Store.HeldList(ctx, store.HeldFilter{
-		State: store.StateHeld.String(), Release: policy.WhenFree.String(), Account: account, Limit: freeLook,
-	})
-	if err != nil {
-		return nil, 0, err
+	again, aside := now.Boot+freePoll.Milliseconds(), (*store.Held)(nil)
+	f := store.HeldFilter{State: store.StateHeld.String(), Release: policy.WhenFree.String(), Account: account, Limit: freeLook}
+	for {
+		list, next, err := h.o.Store.HeldList(ctx, f)
+		if err != nil {
+			return nil, 0, err
+		}
+		for i := range list {
+			m := &list[i]
+			if m.Attempts >= maxAttempts {
+				if aside == nil || m.StateAt.Before(aside.StateAt.Time) {
+					aside = m
+				}
+				continue
+			}
+			switch may, at := h.mayLeave(now, m); {
+			case may:
+				return m, 0, nil
+			case at.full:
+				return nil, at.boot, nil
+			default:
+				again = min(again, at.boot)
+			}
+		}
+		if next == "" {
+			break
+		}
+		f.After = next
 	}
-	again := now.Boot + freePoll.Milliseconds()
-	for i := range list {
-		m := &list[i]
-		if now.Boot < h.free.stuck[m.Seq] {
-			continue
-		}
-		if young := time.Second - now.Wall.Sub(m.HeldAt.Time); young > 0 { // it may not be in the queue yet
-			again = min(again, now.Boot+young.Milliseconds()+1)
-			continue
-		}
-		admitted, freeAt := h.o.Engine.AdmitHeld(now, m.Identity, m.SubjectKey, int(m.Recipients))
-		switch {
-		case admitted:
-			return m, 0, nil
-		case freeAt.IsZero():
-			h.free.stuck[m.Seq] = now.Boot + freeStuck.Milliseconds()
-		default:
-			return nil, max(now.Boot+freeAt.Sub(now.Wall).Milliseconds(), now.Boot) + 1, nil
-		}
+	if aside == nil {
+		return nil, again, nil
 	}
-	return nil, again, nil
+	return h.tryAside(now, aside, again)
+}
+
+// lookAgain is when to ask again for a message; full if the account's limits have no room
+// before, so that those behind it need not be asked for.
+type lookAgain struct {
+	boot int64
+	full bool
+}
+
+// mayLeave asks whether a message may leave now, and counts it if so.
+func (h *Held) mayLeave(now policy.Moment, m *store.Held) (bool, lookAgain) {
+	if at := h.free.stuck[m.Seq]; now.Boot < at {
+		return false, lookAgain{boot: at}
+	}
+	if young(now, m.HeldAt.Time, time.Second) { // it may not be in the queue yet
+		return false, lookAgain{boot: now.Boot + time.Second.Milliseconds()}
+	}
+	l := h.admitted(now, m)
+	switch {
+	case l.Admitted:
+		return true, lookAgain{}
+	case l.FreeAt.IsZero():
+		h.free.stuck[m.Seq] = now.Boot + freeStuck.Milliseconds()
+		return false, lookAgain{boot: h.free.stuck[m.Seq]}
+	}
+	return false, lookAgain{max(now.Boot+l.FreeAt.Sub(now.Wall).Milliseconds(), now.Boot) + 1, true}
+}
+
+// tryAside tries one message again that Exim did not let go: of each account one an hour,
+// the one that was tried least lately, until one goes. Each attempt is counted, and some
+// hundred that can never leave must not use up what the account may send.
+func (h *Held) tryAside(now policy.Moment, m *store.Held, again int64) (*store.Held, int64, error) {
+	if at := h.asideAt[m.Account]; now.Boot < at {
+		return nil, min(again, at), nil
+	}
+	may, at := h.mayLeave(now, m)
+	if !may {
+		return nil, min(again, at.boot), nil
+	}
+	h.asideAt[m.Account] = now.Boot + asideFor.Milliseconds()
+	return m, 0, nil
+}
+
+// leave is a held message that was counted as it was to leave.
+type leave struct {
+	seq uint64 // 0 = nothing of it is counted
+	at  policy.Moment
+}
+
+// admitted asks the engine whether a message may leave, and remembers that it was counted
+// until that is written down: where the store fails it is not counted again and again.
+func (h *Held) admitted(now policy.Moment, m *store.Held) policy.Leave {
+	if l, ok := h.counted[m.Seq]; ok {
+		return policy.Leave{Admitted: true, Seq: l.seq}
+	}
+	l := h.o.Engine.AdmitHeld(now, h.o.Place(m.Identity), m.SubjectKey, int(m.Recipients))
+	if l.Admitted {
+		h.counted[m.Seq] = leave{l.Seq, now}
+	}
+	return l
+}
+
+// marked writes down that a message leaves and what it was counted as; moved is false if
+// somebody else has settled it.
+func (h *Held) marked(ctx context.Context, m *store.Held) (moved bool, err error) {
+	l := h.counted[m.Seq]
+	if moved, err = h.o.Store.LeaveHeld(ctx, m.Ref, l.seq, l.at, byWhenFree); err == nil {
+		delete(h.counted, m.Seq)
+	}
+	return moved, err
 }

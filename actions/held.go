@@ -25,6 +25,9 @@ type HeldOptions struct {
 	// Identify finds the owner of a frozen message whose decision was not stored (a crash
 	// loses the last quarter second). Nil: it is charged to nobody.
 	Identify func(QueueMessage) policy.Identity
+	// Place fills in where an account stands in the panel: the limits of its package and its
+	// reseller hold for held mail too. Nil: there is no panel.
+	Place func(policy.Identity) policy.Identity
 }
 
 // Held keeps the register of held mail true and empties it: what operators release or
@@ -32,8 +35,10 @@ type HeldOptions struct {
 //
 // The store enters each frozen message with its decision. From then on one goroutine,
 // [Held.Run], touches Exim's queue, so that no two hands are on one message. What is to be
-// done stands in the store (releasing, discarding), set by compare-and-set: two operators
-// cannot release a message twice, and a restart forgets nothing.
+// done stands in the store (releasing, discarding), set by compare-and-set by whoever asks
+// for it: two operators cannot release a message twice, and a restart forgets nothing. What
+// an operator releases leaves at the pace of [HeldOptions.ReleaseEvery] and is not counted;
+// the row of what he discards stays in the register.
 //
 // Waiting is measured by the boot clock: a step of the wall clock holds nothing up.
 type Held struct {
@@ -59,16 +64,17 @@ type Held struct {
 	later       map[uint64]int64 // messages that could not be done yet, by number
 	tried       map[uint64]bool  // messages of a request whose answer was lost
 	leaving     []store.Held     // mail that leaves by itself: counted and marked, but the executor did not answer
-	clock       policy.Moment    // at the last comparison with the queue
-	expireAt    int64            // nothing expires before: the wall clock was set
+	counted     map[uint64]leave // mail that leaves by itself: counted, but the store did not mark it
+	asideAt     map[string]int64 // by account: when one of those is tried again that Exim did not let go
 	free        freeTimes        // mail that leaves by itself
-	known       map[string]bool  // accounts that the engine was told to have held mail
 }
 
 // HeldStatus is how the register is doing.
 type HeldStatus struct {
 	ReconciledAt time.Time // the last comparison with the queue that came to its end
 	Skipped      int       // spool files that could not be read then
+	Messages     int64     // that wait in Exim's queue, as they were last added up
+	Bytes        int64     // their size
 	Problem      string    // why held mail waits now; "" if it does not
 	Alarms       []string  // Exim's timers that a person must change
 }
@@ -82,9 +88,12 @@ func NewHeld(o HeldOptions) *Held {
 	setDefault(&o.Keep, 30*24*time.Hour)
 	setDefault(&o.ReleaseEvery, time.Second)
 	setDefault(&o.ReconcileEvery, time.Minute)
+	if o.Place == nil {
+		o.Place = func(id policy.Identity) policy.Identity { return id }
+	}
 	h := &Held{
 		o: o, kick: make(chan struct{}, 1), later: map[uint64]int64{}, tried: map[uint64]bool{}, retryAt: map[string]int64{}, totalsAt: 1,
-		free: newFreeTimes(), known: map[string]bool{},
+		free: newFreeTimes(), counted: map[uint64]leave{}, asideAt: map[string]int64{},
 	}
 	h.Set(o.Keep, o.ReleaseEvery)
 	return h

@@ -1,10 +1,14 @@
 package actions
 
 import (
+	"database/sql"
 	"fmt"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
+
+	_ "github.com/mattn/go-sqlite3" // whoever else has the database open
 
 	"osm/policy"
 	store "osm/sql"
@@ -64,23 +68,141 @@ func TestWhenFreeWaitsForTheEndOfAHoldAndWakesByItself(t *testing.T) {
 	s.once(h)
 	s.wantState(d, store.StateHeld, "")
 	s.engine.SetRules(&rules)
-	h.Kick()
+	s.advance(freeStuck) // nobody tells it
 	s.once(h)
 	s.wantState(d, store.StateReleased, "")
+}
+
+// used is what the windows of account shop hold.
+func (s *shop) used() int64 {
+	s.t.Helper()
+	u := s.engine.Usage(s.now(), "shop")
+	if len(u) != 1 {
+		s.t.Fatalf("usage %+v", u)
+	}
+	return u[0].Used
+}
+
+func TestWhatEximDoesNotLetGoHoldsUpNobody(t *testing.T) {
+	s := newShop(t, limit(2, policy.WhenFree))
+	held := s.freeze("shop", 4)
+	first, rest := held[0], held[1:]
+	spool := s.exim.path("spool/input", first.Submission.MessageID+"-H")
+	if err := os.Chown(spool, 0, 0); err != nil { // not Exim's: the executor does not touch it
+		t.Fatal(err)
+	}
+	h := NewHeld(s.o)
+	s.advance(2 * time.Hour)
+	for range maxAttempts {
+		s.once(h)
+		s.advance(retryAfter)
+	}
+	s.once(h)
+	s.wantState(first, store.StateHeld, "not a regular file of Exim's user")
+	s.wantState(rest[0], store.StateReleased, "")
+	if n := s.used(); n != 2 {
+		t.Fatalf("%d of 2 used by the one that left and the one that could not", n)
+	}
+	s.advance(61 * time.Minute)
+	s.once(h)
+	for _, d := range rest {
+		s.wantState(d, store.StateReleased, "")
+	}
+	for hour := range 5 { // it is tried once an hour, and counted each time
+		s.advance(61 * time.Minute)
+		for range 5 {
+			s.once(h)
+			s.advance(time.Second)
+		}
+		if n := s.used(); n != 1 {
+			t.Errorf("hour %d: %d of 2 used although one message is tried once an hour", hour, n)
+		}
+	}
+	if d := s.submit("shop", "a@b.example", true); d.Verdict != policy.Accept {
+		t.Errorf("the account's new mail: %v", d.Verdict)
+	}
+	if err := os.Chown(spool, int(s.exim.uid), -1); err != nil {
+		t.Fatal(err)
+	}
+	s.advance(2 * time.Hour)
+	s.once(h)
+	s.wantState(first, store.StateReleased, "")
+}
+
+func TestWhenFreeMailIsCountedOnceWhileTheStoreFails(t *testing.T) {
+	s := newShop(t, limit(3, policy.WhenFree))
+	held := s.freeze("shop", 3)
+	s.advance(2 * time.Hour)
+	outside(t, s.db, "CREATE TRIGGER no BEFORE UPDATE ON held BEGIN SELECT RAISE(ABORT, 'no'); END")
+	h := NewHeld(s.o)
+	for range 5 {
+		h.step(t.Context())
+		s.advance(failPause)
+	}
+	if n := s.used(); n != 1 || h.Status().Problem == "" {
+		t.Errorf("%d of 3 used while nothing can leave, want one; problem %q", n, h.Status().Problem)
+	}
+	outside(t, s.db, "DROP TRIGGER no")
+	s.once(h)
+	for _, d := range held {
+		s.wantState(d, store.StateReleased, "")
+	}
+	if n := s.used(); n != 3 {
+		t.Errorf("%d used by three messages", n)
+	}
+}
+
+// outside runs a statement on the database from outside, as another program would.
+func outside(t *testing.T, path, text string) {
+	t.Helper()
+	db, err := sql.Open("sqlite3", "file:"+path+"?_busy_timeout=5000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Exec(text); err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
+}
+
+func TestWhatEximFreezesAgainIsAPersonsFromThenOn(t *testing.T) {
+	s := newShop(t, limit(1, policy.WhenFree))
+	s.to = "x@refused.example" // which Exim cannot return to a null sender
+	s.submit("shop", "<>", true)
+	d := s.submit("shop", "<>", true)
+	s.flush()
+	h := NewHeld(s.o)
+	s.advance(2 * time.Hour)
+	s.once(h)
+	s.wantState(d, store.StateReleased, "")
+	waitFor(t, "Exim to freeze it again", func() bool {
+		again := false
+		if _, err := s.client.QueueList(t.Context(), func(m QueueMessage) error { again = again || m.Frozen() && m.Thawed; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		return again
+	})
+	for range 5 {
+		s.advance(2 * time.Hour)
+		s.once(h)
+	}
+	s.wantState(d, store.StateHeld, "frozen again by Exim, which could not deliver it and has no sender to return it to")
+	if m := s.held(d); m.Release != "manual" || m.Attempts != 0 {
+		t.Errorf("it is %+v, want it a person's", m)
+	}
 }
 
 func TestExpiryRemovesWithoutABounceAndNotAfterAStepOfTheClock(t *testing.T) {
 	s := newShop(t, limit(0, policy.Manual))
 	held := s.freeze("shop", 2)
 	h := NewHeld(s.o)
-	s.once(h)
-	s.wall.Store((40 * 24 * time.Hour).Milliseconds())
-	s.advance(2 * time.Minute)
-	s.once(h)
-	s.wantState(held[0], store.StateHeld, "")
-	s.wall.Store(0)
-	s.advance(2 * time.Minute)
-	s.once(h)
+	for _, wrong := range []time.Duration{40 * 24 * time.Hour, 0, -40 * 24 * time.Hour, 0} { // the first before any comparison
+		s.wall.Store(wrong.Milliseconds())
+		s.once(h)
+		s.advance(2 * time.Minute)
+		s.once(h)
+		s.wantState(held[0], store.StateHeld, "")
+	}
 	for range 31 {
 		s.advance(24 * time.Hour)
 		s.once(h)
@@ -131,12 +253,13 @@ func TestHeldTotalsReachTheEngine(t *testing.T) {
 	s.freeze("shop", 2)
 	h := NewHeld(s.o)
 	s.once(h)
+	if st := h.Status(); st.Messages != 2 || st.Bytes != 200 {
+		t.Errorf("status %+v with two messages of 100 bytes held", st)
+	}
 	if d := s.engine.Check(s.now(), &policy.Submission{Recipients: 1}, policy.Identity{Account: "shop"}); d.Reason != policy.ReasonHeldFull {
 		t.Errorf("reason %v with two of two held", d.Reason)
 	}
-	if _, err := h.Discard(t.Context(), "anna", store.HeldFilter{}); err != nil {
-		t.Fatal(err)
-	}
+	s.discard(h, "anna", store.HeldFilter{})
 	s.once(h)
 	s.advance(totalsEvery)
 	s.once(h)

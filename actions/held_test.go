@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -23,9 +24,11 @@ type shop struct {
 	t      *testing.T
 	exim   *testExim
 	store  *store.Store
+	db     string // its file
 	engine *policy.Engine
 	client *Executor
 	o      HeldOptions
+	to     string       // whom submit writes to, if not to the usual recipient
 	ahead  atomic.Int64 // ms by which both clocks are ahead
 	wall   atomic.Int64 // ms by which the wall clock alone is ahead
 }
@@ -48,11 +51,11 @@ func limit(max int64, release policy.Release) policy.Trigger {
 
 func newShop(t *testing.T, trigger policy.Trigger) *shop {
 	t.Helper()
-	s := &shop{t: t, exim: newTestExim(t, ourTimers)}
+	s := &shop{t: t, exim: newTestExim(t, ourTimers), db: filepath.Join(t.TempDir(), "osm.db")}
 	var err error
 	s.store, err = store.Open(t.Context(), store.Options{
-		Path: filepath.Join(t.TempDir(), "osm.db"), Log: slog.New(slog.DiscardHandler), BootID: "test",
-		Now: func() time.Time { return s.now().Wall },
+		Path: s.db, Log: slog.New(slog.DiscardHandler), BootID: "test",
+		Now: func() time.Time { return s.now().Wall }, Clock: s.now,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -87,8 +90,12 @@ func (s *shop) submit(account, sender string, keep bool) *policy.Decision {
 	if account == "shop" {
 		uid = 5
 	}
-	answer := fmt.Sprintf(`action=%s ref=%s log="" text="" osm=1`, d.Verdict, d.Ref)
-	sub.MessageID = s.exim.send(letter{uid: uid, gid: 60, sender: sender, answer: answer, subject: sub.Subject})
+	more := ""
+	if d.Release == policy.WhenFree {
+		more = " release=when-free"
+	}
+	answer := fmt.Sprintf(`action=%s ref=%s%s log="%s" text="%s" osm=1`, d.Verdict, d.Ref, more, d.Log, d.Text)
+	sub.MessageID = s.exim.send(letter{uid: uid, gid: 60, sender: sender, to: s.to, answer: answer, subject: sub.Subject})
 	if keep && !s.store.Append(d) {
 		s.t.Fatal("the store has no room")
 	}
@@ -149,6 +156,38 @@ func (s *shop) once(h *Held) {
 	}
 }
 
+// settle does what an operator's command does (control.Service): what matches and is held
+// still at that moment is marked, and the register woken.
+func (s *shop) settle(h *Held, actor string, f store.HeldFilter, to store.State) (n int) {
+	s.t.Helper()
+	f.State, f.Limit = store.StateHeld.String(), 1000
+	list, _, err := s.store.HeldList(s.t.Context(), f)
+	if err != nil {
+		s.t.Errorf("list held messages: %v", err)
+	}
+	for i := range list {
+		moved, err := s.store.SetHeldState(s.t.Context(), list[i].Ref, store.StateHeld, to, actor, "")
+		if err != nil {
+			s.t.Errorf("mark %s as %s: %v", list[i].Ref, to, err)
+		}
+		if moved {
+			n++
+		}
+	}
+	h.Kick()
+	return n
+}
+
+func (s *shop) release(h *Held, actor string, f store.HeldFilter) int {
+	s.t.Helper()
+	return s.settle(h, actor, f, store.StateReleasing)
+}
+
+func (s *shop) discard(h *Held, actor string, f store.HeldFilter) int {
+	s.t.Helper()
+	return s.settle(h, actor, f, store.StateDiscarding)
+}
+
 func (s *shop) held(d *policy.Decision) store.Held {
 	s.t.Helper()
 	m, err := s.store.HeldByRef(s.t.Context(), d.Ref)
@@ -172,13 +211,7 @@ func TestReleasedOnceAndOnlyOnceByTwoOperatorsAtTheSameTime(t *testing.T) {
 	var wg sync.WaitGroup
 	var total atomic.Int64
 	for _, actor := range []string{"anna", "bert", "anna"} {
-		wg.Go(func() {
-			n, err := h.Release(context.Background(), actor, store.HeldFilter{Account: "shop"})
-			if err != nil {
-				t.Errorf("Release by %s: %v", actor, err)
-			}
-			total.Add(int64(n))
-		})
+		wg.Go(func() { total.Add(int64(s.release(h, actor, store.HeldFilter{Account: "shop"}))) })
 	}
 	wg.Wait()
 	if total.Load() != 30 {
@@ -205,9 +238,7 @@ func TestReleaseKeepsItsPace(t *testing.T) {
 	s.o.ReleaseEvery = time.Second
 	s.freeze("shop", 3)
 	h := NewHeld(s.o)
-	if _, err := h.Release(t.Context(), "anna", store.HeldFilter{}); err != nil {
-		t.Fatal(err)
-	}
+	s.release(h, "anna", store.HeldFilter{})
 	for want := 2; want >= 0; want-- {
 		for range 5 {
 			h.step(t.Context())
@@ -226,12 +257,12 @@ func TestRestartFinishesWhatWasBegunAndDoesNothingTwice(t *testing.T) {
 	waiting, delivered, removed, half := held[0], held[1], held[2], held[3]
 	h := NewHeld(s.o)
 	for _, d := range []*policy.Decision{waiting, delivered, half} {
-		if n, err := h.Release(t.Context(), "anna", store.HeldFilter{Ref: d.Ref}); n != 1 || err != nil {
-			t.Fatalf("Release = %d, %v", n, err)
+		if n := s.release(h, "anna", store.HeldFilter{Ref: d.Ref}); n != 1 {
+			t.Fatalf("%d released", n)
 		}
 	}
-	if n, err := h.Discard(t.Context(), "anna", store.HeldFilter{Ref: removed.Ref}); n != 1 || err != nil {
-		t.Fatalf("Discard = %d, %v", n, err)
+	if n := s.discard(h, "anna", store.HeldFilter{Ref: removed.Ref}); n != 1 {
+		t.Fatalf("%d discarded", n)
 	}
 	// The executor did its work, and the daemon was killed before it wrote that down.
 	if _, err := s.client.Deliver(t.Context(), delivered.Submission.MessageID); err != nil {
@@ -268,8 +299,8 @@ func TestDiscardLeavesARecordWithTheHeaders(t *testing.T) {
 	s := newShop(t, limit(0, policy.Manual))
 	held := s.freeze("shop", 3)
 	h := NewHeld(s.o)
-	if n, err := h.Discard(t.Context(), "anna", store.HeldFilter{Account: "shop"}); n != 3 || err != nil {
-		t.Fatalf("Discard = %d, %v", n, err)
+	if n := s.discard(h, "anna", store.HeldFilter{Account: "shop"}); n != 3 {
+		t.Fatalf("%d discarded", n)
 	}
 	s.once(h)
 	for _, d := range held {
@@ -286,8 +317,8 @@ func TestDiscardLeavesARecordWithTheHeaders(t *testing.T) {
 			t.Errorf("delivered %d times", n)
 		}
 	}
-	if n, err := h.Release(t.Context(), "bert", store.HeldFilter{Account: "shop"}); n != 0 || err != nil {
-		t.Errorf("Release of discarded mail = %d, %v", n, err)
+	if n := s.release(h, "bert", store.HeldFilter{Account: "shop"}); n != 0 {
+		t.Errorf("%d discarded messages were released", n)
 	}
 }
 
@@ -326,9 +357,7 @@ func TestWhatVanishesIsWrittenDown(t *testing.T) {
 
 	// Removed just before it is released.
 	s.exim.run("-Mrm", stays.Submission.MessageID)
-	if _, err := h.Release(t.Context(), "anna", store.HeldFilter{Ref: stays.Ref}); err != nil {
-		t.Fatal(err)
-	}
+	s.release(h, "anna", store.HeldFilter{Ref: stays.Ref})
 	s.once(h)
 	s.wantState(stays, store.StateGone, "before it was released")
 }
@@ -349,6 +378,46 @@ func TestFrozenMailWhoseDecisionWasLostIsFound(t *testing.T) {
 	s.wantState(lost, store.StateHeld, "")
 	if m := s.held(lost); m.Account != "uid-games" || m.MessageID != lost.Submission.MessageID || m.EnvelopeSender != "a@b.example" {
 		t.Errorf("entered as %+v", m)
+	}
+}
+
+func TestWhenFreeMailWhoseDecisionWasLostStillLeavesByItself(t *testing.T) {
+	s := newShop(t, limit(1, policy.WhenFree))
+	s.o.Identify = func(QueueMessage) policy.Identity {
+		return policy.Identity{Account: "shop", Source: policy.SourceScript}
+	}
+	s.submit("shop", "a@b.example", true)
+	lost := s.submit("shop", "a@b.example", false)
+	h := NewHeld(s.o)
+	s.advance(2 * time.Minute)
+	s.once(h)
+	if m := s.held(lost); m.State != "held" || m.Release != "when-free" || m.Trigger != "account-hour" {
+		t.Fatalf("entered as %+v, want it when-free and with its trigger", m)
+	}
+	s.advance(2 * time.Hour)
+	s.once(h)
+	s.wantState(lost, store.StateReleased, "")
+}
+
+func TestADecisionThatIsStoredIsTakenWhole(t *testing.T) {
+	s := newShop(t, limit(0, policy.WhenFree))
+	want := policy.Identity{
+		Account: "(shared:nobody)", Source: policy.SourceScript, SubKey: "uid 65534", Basis: "uid 65534", Directory: "/home/shop/public_html",
+		DirectoryAccount: "shop", Claimed: true, ClientIP: netip.MustParseAddr("192.0.2.7"), IPClass: policy.IPLogin, Script: "/home/shop/public_html/x.php",
+	}
+	sub := &policy.Submission{MessageID: "1xVSHx-0004hT-1j", Protocol: "local", Subject: "hello 5", Recipients: 2, Size: 100, EnvelopeSender: "a@b.example"}
+	d := s.engine.Check(s.now(), sub, want)
+	s.store.Append(d)
+	s.flush()
+	got, err := NewHeld(s.o).decisionOf(t.Context(), s.now(), &QueueMessage{MessageID: sub.MessageID, Ref: d.Ref, FrozenSince: s.now().Wall})
+	if err != nil || got == nil {
+		t.Fatalf("decisionOf = %v, %v", got, err)
+	}
+	if got.Identity != want {
+		t.Errorf("identity\n got %+v\nwant %+v", got.Identity, want)
+	}
+	if got.Release != policy.WhenFree || got.SubjectKey != d.SubjectKey || got.Trigger != "account-hour" || got.Submission.Recipients != 2 || got.Submission.Size != 100 {
+		t.Errorf("got %+v with %+v", got, got.Submission)
 	}
 }
 

@@ -15,12 +15,12 @@ type Step struct {
 }
 
 // Plan says what follows an event: what its trigger's actions ask for. It does nothing. An
-// event that is not new asks for nothing, one that a trigger only observed for no more
-// than a report that says so.
+// event that is not new asks for nothing but a hold that should stand and does not, one
+// that a trigger only observed for no more than a report that says so.
 //
 // An action is a file of its own that adds one line to [known].
 func Plan(c policy.EventChange, r *policy.Rules, p *policy.HoldPlanner, now policy.Moment) []Step {
-	if !c.New {
+	if !c.New && !c.Again {
 		return nil
 	}
 	if c.Event.Mode == policy.Observe {

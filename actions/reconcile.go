@@ -72,9 +72,9 @@ func (h *Held) reconcile(ctx context.Context, now policy.Moment) error {
 				thawed = append(thawed, m.MessageID)
 			}
 		case !m.Frozen(): // thawed by hand before we saw it, or on its way to Exim's router that discards
-		case m.Action == "discard" && (now.Wall.Sub(m.FrozenSince) < settleDiscard || len(unknown) == maxAdd):
+		case m.Action == "discard" && (young(now, m.FrozenSince, settleDiscard) || len(unknown) == maxAdd):
 			h.lookSoon(now.Boot)
-		case m.Action == "discard", now.Wall.Sub(m.FrozenSince) >= settle && len(unknown) < maxAdd:
+		case m.Action == "discard", !young(now, m.FrozenSince, settle) && len(unknown) < maxAdd:
 			unknown = append(unknown, m)
 		}
 		return nil
@@ -97,7 +97,7 @@ func (h *Held) reconcile(ctx context.Context, now policy.Moment) error {
 		}
 	}
 	for id, r := range register {
-		if r.seen || r.state != store.StateHeld || now.Wall.Sub(r.heldAt) < settle {
+		if r.seen || r.state != store.StateHeld || young(now, r.heldAt, settle) {
 			continue // what is being released or discarded is settled by its own attempt
 		}
 		if err := h.missing(ctx, id, r.ref); err != nil {
@@ -108,6 +108,10 @@ func (h *Held) reconcile(ctx context.Context, now policy.Moment) error {
 	h.note(func(s *HeldStatus) { s.ReconciledAt, s.Skipped = now.Wall, skipped })
 	return nil
 }
+
+// young reports whether less than d has passed since a moment of the wall clock. What
+// seems to lie in the future is old: the clock was set back, and nothing must wait for it.
+func young(now policy.Moment, at time.Time, d time.Duration) bool { return now.Wall.Sub(at).Abs() < d }
 
 // registered reads all messages that should be in the queue, by message id.
 func (h *Held) registered(ctx context.Context) (map[string]*registered, error) {
@@ -172,12 +176,7 @@ func (h *Held) enter(ctx context.Context, now policy.Moment, m *QueueMessage) er
 		h.o.Log.Warn("two messages in the queue bear one reference: the second is not in the register", "ref", m.Ref, "message_id", m.MessageID)
 		return nil
 	case err == nil:
-		state, _ := store.ParseState(known.State)
-		if state <= store.StateDiscarding {
-			return nil // entered since the comparison began
-		}
-		_, err = h.o.Store.SetHeldState(ctx, m.Ref, state, store.StateHeld, bySomebody, "frozen again by hand")
-		return err
+		return h.enterAgain(ctx, m, &known)
 	case !errors.Is(err, store.ErrNotFound):
 		return err
 	}
@@ -191,6 +190,31 @@ func (h *Held) enter(ctx context.Context, now policy.Moment, m *QueueMessage) er
 	}
 	h.o.Log.Warn("frozen message found that was not in the register", "message_id", m.MessageID, "ref", m.Ref, "account", d.Identity.Account)
 	return h.o.Store.AddHeld(ctx, d)
+}
+
+// enterAgain puts a message back into the register that was settled and is frozen all the
+// same: by hand, or by Exim, which does so when it can neither deliver a message nor return
+// it, as with a null sender. Released by itself once more it would come back for ever, and
+// be counted each time: from now on it is a person's.
+func (h *Held) enterAgain(ctx context.Context, m *QueueMessage, known *store.Held) error {
+	state, _ := store.ParseState(known.State)
+	if state <= store.StateDiscarding {
+		return nil // entered since the comparison began
+	}
+	how := "frozen again by hand"
+	if m.Thawed {
+		how = "frozen again by Exim, which could not deliver it"
+		if m.EnvelopeSender == "" {
+			how += " and has no sender to return it to"
+		}
+	}
+	byHand := state == store.StateGone && !m.Thawed // perhaps we were wrong that it had gone
+	moved, err := h.o.Store.HoldAgain(ctx, m.Ref, state, !byHand, bySomebody, how)
+	if moved {
+		h.totalsSoon()
+		h.o.Log.Warn("held message "+how, "message_id", m.MessageID, "ref", m.Ref, "account", known.Account)
+	}
+	return err
 }
 
 // addDiscard enters a message that Exim froze because it could not discard it, and marks
@@ -215,44 +239,61 @@ func (h *Held) decisionOf(ctx context.Context, now policy.Moment, m *QueueMessag
 	if !ok {
 		return nil, nil // no reference of ours: forged, or of another installation
 	}
-	d := &policy.Decision{
-		Seq: seq, Ref: m.Ref, At: policy.Moment{Wall: m.FrozenSince, Boot: now.Boot - now.Wall.Sub(m.FrozenSince).Milliseconds()},
-		Verdict: policy.Freeze, Identity: policy.Identity{Account: policy.AccountUnknown, SubKey: fmt.Sprintf("uid %d", m.CallerUID)},
-		Submission: &policy.Submission{MessageID: m.MessageID, CallerUID: m.CallerUID, Size: m.Size, Recipients: m.Recipients, EnvelopeSender: m.EnvelopeSender},
-	}
-	stored, err := h.o.Store.DecisionBySeq(ctx, seq)
+	stored, err := h.o.Store.Decided(ctx, seq)
 	switch {
-	case err == nil && stored.MessageID == m.MessageID:
-		source, _ := policy.ParseSource(stored.Source)
-		d.Identity = policy.Identity{Account: stored.Account, Mailbox: stored.Mailbox, Source: source, SubKey: stored.SubKey, Basis: stored.Basis}
-		d.Trigger, d.HoldID, d.EventID, d.Submission.Subject = stored.Trigger, stored.HoldID, stored.EventID, stored.Subject
-		d.SubjectKey = stored.SubjectKey
+	case err == nil && stored.Submission.MessageID == m.MessageID:
+		return &stored, nil
 	case err != nil && !errors.Is(err, store.ErrNotFound):
 		return nil, err
-	case h.o.Identify != nil:
+	}
+	return h.lostDecision(now, seq, m), nil
+}
+
+// lostDecision is what Exim knows of a decision that was lost. Which trigger or hold it was,
+// and whether the message leaves by itself, stands in our answer, which Exim kept.
+func (h *Held) lostDecision(now policy.Moment, seq uint64, m *QueueMessage) *policy.Decision {
+	d := &policy.Decision{
+		Seq: seq, Ref: m.Ref, At: policy.Moment{Wall: m.FrozenSince, Boot: now.Boot - now.Wall.Sub(m.FrozenSince).Milliseconds()},
+		Verdict: policy.Freeze, Reason: policy.ReasonOver, Trigger: m.Trigger, HoldID: m.HoldID,
+		Identity:   policy.Identity{Account: policy.AccountUnknown, SubKey: fmt.Sprintf("uid %d", m.CallerUID)},
+		Submission: &policy.Submission{MessageID: m.MessageID, CallerUID: m.CallerUID, Size: m.Size, Recipients: m.Recipients, EnvelopeSender: m.EnvelopeSender},
+	}
+	if m.HoldID != 0 {
+		d.Reason = policy.ReasonHold
+	}
+	if m.WhenFree {
+		d.Release = policy.WhenFree
+	}
+	if h.o.Identify != nil {
 		if id := h.o.Identify(*m); id.Account != "" {
 			d.Identity = id
 		}
 	}
-	return d, nil
+	return d
 }
 
-// expire marks what was held longer than held_keep for removal. When the wall clock was
-// set, a day must pass before anything is too old by it: a wrong date must not empty the
-// queue.
+// expire marks what was held longer than held_keep for removal, as far as the wall clock
+// can be believed: a wrong date must not empty the queue.
 func (h *Held) expire(ctx context.Context, now policy.Moment) error {
-	was := h.clock
-	h.clock = now
-	stepped := now.Wall.Sub(was.Wall) - time.Duration(now.Boot-was.Boot)*time.Millisecond
-	if was.Boot != 0 && stepped.Abs() > time.Hour {
-		h.expireAt = now.Boot + (24 * time.Hour).Milliseconds()
-		h.o.Log.Error("the wall clock was set: nothing expires for a day", "per", stepped.Round(time.Second))
-	}
-	if now.Boot < h.expireAt {
+	if !h.o.Store.ClockSettled() {
 		return nil
 	}
-	_, err := h.mark(ctx, byKeep, store.HeldFilter{Before: now.Wall.Add(-h.set.Load().keep)}, store.StateDiscarding)
-	return err
+	f := store.HeldFilter{State: store.StateHeld.String(), Before: now.Wall.Add(-h.set.Load().keep)}
+	for {
+		list, next, err := h.o.Store.HeldList(ctx, f)
+		if err != nil {
+			return err
+		}
+		for i := range list {
+			if _, err := h.o.Store.SetHeldState(ctx, list[i].Ref, store.StateHeld, store.StateDiscarding, byKeep, ""); err != nil {
+				return err
+			}
+		}
+		if next == "" {
+			return nil
+		}
+		f.After = next
+	}
 }
 
 // keepHeaders writes the headers of messages down that are about to be removed: what is
@@ -304,17 +345,20 @@ func (h *Held) totalsDue(ctx context.Context, now policy.Moment) (int64, error) 
 	if err != nil {
 		return 0, err
 	}
+	var messages, bytes int64
 	has := make(map[string]bool, len(totals))
 	for _, t := range totals {
 		has[t.Account] = true
+		messages, bytes = messages+t.Messages, bytes+t.Bytes
 		h.o.Engine.HeldChanged(t.Account, t.Messages, t.Bytes)
 	}
-	for account := range h.known {
+	for _, account := range h.o.Engine.HeldAccounts() { // also what never came into the queue
 		if !has[account] {
 			h.o.Engine.HeldChanged(account, 0, 0)
 		}
 	}
-	h.known, h.totalsAt, h.totalsDone = has, 0, now.Boot
+	h.totalsAt, h.totalsDone = 0, now.Boot
+	h.note(func(s *HeldStatus) { s.Messages, s.Bytes = messages, bytes })
 	return 0, nil
 }
 

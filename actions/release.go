@@ -2,8 +2,6 @@ package actions
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"time"
 
 	"osm/policy"
@@ -21,55 +19,6 @@ const (
 	maxAttempts = 3                // then a message goes back to held, with what went wrong
 	retryAfter  = 30 * time.Second // between two attempts, and for a message that has not settled
 )
-
-// Release marks held messages that the filter names to be let go, for an operator. They
-// leave at the pace of [HeldOptions.ReleaseEvery], are not counted, and are not asked
-// about again. It returns how many; with an error, how many were marked before it.
-func (h *Held) Release(ctx context.Context, actor string, f store.HeldFilter) (int, error) {
-	return h.mark(ctx, actor, f, store.StateReleasing)
-}
-
-// Discard marks held messages that the filter names to be removed for good. Their row in
-// the register stays, with who did it. It returns as Release does.
-func (h *Held) Discard(ctx context.Context, actor string, f store.HeldFilter) (int, error) {
-	return h.mark(ctx, actor, f, store.StateDiscarding)
-}
-
-// mark moves messages that are held into state to: only those that are held still at that
-// moment, so each of them once, whoever else tries.
-func (h *Held) mark(ctx context.Context, actor string, f store.HeldFilter, to store.State) (n int, err error) {
-	if actor == "" {
-		return 0, errors.New("change held messages: who asks for it is not named")
-	}
-	if f.State != "" && f.State != store.StateHeld.String() {
-		return 0, fmt.Errorf("change held messages: those that are %.40q cannot be changed any more", f.State)
-	}
-	f.State = store.StateHeld.String()
-	defer func() {
-		if n > 0 {
-			h.Kick()
-		}
-	}()
-	for {
-		list, next, err := h.o.Store.HeldList(ctx, f)
-		if err != nil {
-			return n, err
-		}
-		for i := range list {
-			moved, err := h.o.Store.SetHeldState(ctx, list[i].Ref, store.StateHeld, to, actor, "")
-			if err != nil {
-				return n, err
-			}
-			if moved {
-				n++
-			}
-		}
-		if next == "" {
-			return n, nil
-		}
-		f.After = next
-	}
-}
 
 // releaseDue lets the next message go that an operator has released.
 func (h *Held) releaseDue(ctx context.Context, now policy.Moment) (int64, error) {
@@ -176,11 +125,14 @@ func (h *Held) outcome(ctx context.Context, now policy.Moment, m *store.Held, r 
 	switch {
 	case r.Outcome == OutcomeFailed && m.Attempts+1 >= maxAttempts:
 		h.o.Log.Error("exim does not do it: the message is held again", "message_id", m.MessageID, "account", m.Account, "err", r.Detail)
+		if m.By == byWhenFree {
+			h.asideAt[m.Account] = now.Boot + asideFor.Milliseconds()
+		}
 		return h.settle(ctx, m, from, store.StateHeld, m.By, cut(r.Detail, 1000))
 	case r.Outcome == OutcomeFailed:
 		h.later[m.Seq] = now.Boot + retryAfter.Milliseconds()
 		return h.settle(ctx, m, from, from, m.By, cut("exim did not do it: "+r.Detail, 1000))
-	case r.Outcome == OutcomeGone && !h.ours(m) && now.Wall.Sub(m.HeldAt.Time) < settle:
+	case r.Outcome == OutcomeGone && !h.ours(m) && young(now, m.HeldAt.Time, settle):
 		h.later[m.Seq] = now.Boot + retryAfter.Milliseconds()/10
 		return nil
 	}
@@ -238,6 +190,9 @@ func (h *Held) settle(ctx context.Context, m *store.Held, from, to store.State, 
 	}
 	delete(h.later, m.Seq)
 	delete(h.tried, m.Seq)
+	if to == store.StateReleased && m.Attempts >= maxAttempts { // so the next of them may go as well
+		delete(h.asideAt, m.Account)
+	}
 	h.totalsSoon()
 	h.o.Log.Info("held message settled", "account", m.Account, "message_id", m.MessageID, "ref", m.Ref, "state", to.String(), "by", by)
 	if to == store.StateGone {

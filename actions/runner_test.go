@@ -31,6 +31,8 @@ func TestPlan(t *testing.T) {
 	unknown.Actions = []policy.Action{{Name: "suspend"}}
 	again := overEvent(policy.Enforce)
 	again.New = false
+	rehold := again
+	rehold.Again, rehold.Actions = true, []policy.Action{{Name: policy.ActionHold, For: time.Hour}}
 	for _, row := range []struct {
 		name string
 		c    policy.EventChange
@@ -39,6 +41,7 @@ func TestPlan(t *testing.T) {
 		{"report and hold", overEvent(policy.Enforce), "report hold"},
 		{"a trigger that only observes gives no more than a report", overEvent(policy.Observe), "report"},
 		{"an event that is not new gives nothing", again, ""},
+		{"one whose hold has ended gives the hold again", rehold, "hold"},
 		{"a hold on everybody under one web user is left out, with the reason", shared, "report hold:left"},
 		{"an action of a later version is left out, with the reason", unknown, "suspend:left"},
 	} {

@@ -141,6 +141,8 @@ func (f *spoolFile) variables(m *QueueMessage) ([]byte, error) {
 			if m.FrozenSince, err = unixTime(value); err != nil {
 				return nil, err
 			}
+		case "manual_thaw":
+			m.Thawed = true
 		case "auth_id":
 			m.AuthenticatedID = cut(value, 256)
 		case "host_auth":
@@ -182,7 +184,7 @@ func (f *spoolFile) aclVariable(m *QueueMessage, class, nameAndLength string) er
 	if _, err := io.ReadFull(f.r, value); err != nil {
 		return errSpoolCut
 	}
-	m.Action, m.Ref = ourAnswer(string(value))
+	ourAnswer(string(value)).into(m)
 	return f.skip(0)
 }
 
@@ -285,29 +287,55 @@ func (f *spoolFile) header(limit int) (text string, deleted bool, err error) {
 	return string(b), deleted, nil
 }
 
-// ourAnswer finds action and reference in the answer that the ACL kept in acl_m_osm. Both
-// are empty unless it is whole (its marker osm=1) and stopped the message by freezing or
-// discarding it.
-func ourAnswer(s string) (action, ref string) {
+// stopped is what our answer says of a message that it stopped.
+type stopped struct {
+	action, ref, trigger string
+	hold                 int64
+	whenFree             bool
+}
+
+func (a stopped) into(m *QueueMessage) {
+	m.Action, m.Ref, m.Trigger, m.HoldID, m.WhenFree = a.action, a.ref, a.trigger, a.hold, a.whenFree
+}
+
+// ourAnswer reads the answer that the ACL kept in acl_m_osm. All is empty unless it is
+// whole (its marker osm=1) and stopped the message by freezing or discarding it.
+func ourAnswer(s string) (a stopped) {
 	marked := false
 	for s = strings.TrimLeft(s, " \t\r\n"); s != ""; s = strings.TrimLeft(s, " \t\r\n") {
 		var name, value string
 		if name, value, s = nextWord(s); name == "" {
-			return "", ""
+			return stopped{}
 		}
 		switch name {
 		case "action":
-			action = value
+			a.action = value
 		case "ref":
-			ref = value
+			a.ref = value
+		case "release":
+			a.whenFree = value == "when-free"
+		case "log":
+			a.trigger, a.hold = loggedReason(value)
 		case "osm":
 			marked = value == "1"
 		}
 	}
-	if !marked || !validRef(ref) || (action != "freeze" && action != "discard") {
-		return "", ""
+	if !marked || !validRef(a.ref) || (a.action != "freeze" && a.action != "discard") {
+		return stopped{}
 	}
-	return action, ref
+	return a
+}
+
+// loggedReason reads from the line for Exim's log which trigger or hold decided.
+func loggedReason(log string) (trigger string, hold int64) {
+	for word := range strings.FieldsSeq(log) {
+		if name, ok := strings.CutPrefix(word, "trigger="); ok && trigger == "" {
+			trigger = cut(name, 64)
+		} else if id, ok := strings.CutPrefix(word, "hold="); ok {
+			hold, _ = strconv.ParseInt(id, 10, 64) // 0 where it is none
+		}
+	}
+	return trigger, hold
 }
 
 // nextWord takes one name=value off s; a value in double quotes may hold anything, with \"

@@ -43,6 +43,20 @@ func TestSpoolFileIsReadAsEximWroteIt(t *testing.T) {
 			want:      QueueMessage{Ref: "7k2m9qxd", Action: "freeze", Recipients: 1, ClientIP: "2001:db8::1", AuthenticatedID: "x"},
 		},
 		{
+			name: "one that leaves by itself, which Exim froze again",
+			text: spoolText(aclVar("_osm", `action=freeze ref=7k2m9qxd release=when-free log="trigger=account-hour used=3/3 per 1h free=14:05:10Z" osm=1`)+
+				"-frozen 1795433570\n-manual_thaw\n", "XX\n", "1\nx@y\n", ""),
+			variables: true,
+			want: QueueMessage{Ref: "7k2m9qxd", Action: "freeze", FrozenSince: time.Unix(1795433570, 0).UTC(), Recipients: 1,
+				Trigger: "account-hour", WhenFree: true, Thawed: true},
+		},
+		{
+			name:      "one that a hold stopped",
+			text:      spoolText(aclVar("_osm", `action=freeze ref=7k2m9qxd log="hold=12 trigger=login-hour" osm=1`), "XX\n", "1\nx@y\n", ""),
+			variables: true,
+			want:      QueueMessage{Ref: "7k2m9qxd", Action: "freeze", Recipients: 1, Trigger: "login-hour", HoldID: 12},
+		},
+		{
 			name:      "another variable's value looks like ours and like a frozen line",
 			text:      spoolText(aclVar("_evil", "x\n-frozen 5\n"+aclVar("_osm", answer)), "XX\n", "0\n", ""),
 			variables: true,
@@ -112,8 +126,8 @@ func TestOurAnswerIsOnlyAWholeAnswerThatStopped(t *testing.T) {
 		{"nothing", ``, "", ""},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			if action, ref := ourAnswer(row.value); action != row.action || ref != row.ref {
-				t.Errorf("ourAnswer(%q) = %q, %q; want %q, %q", row.value, action, ref, row.action, row.ref)
+			if a := ourAnswer(row.value); a.action != row.action || a.ref != row.ref {
+				t.Errorf("ourAnswer(%q) = %+v; want %q, %q", row.value, a, row.action, row.ref)
 			}
 		})
 	}

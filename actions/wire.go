@@ -57,6 +57,10 @@ type QueueMessage struct {
 	MessageID       string    `json:"message_id"`
 	Ref             string    `json:"ref"`                   // from our answer in acl_m_osm
 	Action          string    `json:"action"`                // of our answer: freeze or discard
+	Trigger         string    `json:"trigger,omitempty"`     // that decided, by our answer
+	HoldID          int64     `json:"hold_id,omitempty"`     // likewise
+	WhenFree        bool      `json:"when_free,omitempty"`   // by our answer it leaves by itself
+	Thawed          bool      `json:"thawed,omitempty"`      // by hand or by us: if it is frozen, then by Exim itself
 	FrozenSince     time.Time `json:"frozen_since,omitzero"` // zero: it is not frozen any more
 	ReceivedAt      time.Time `json:"received_at"`
 	Size            int64     `json:"size"`            // bytes of the body's file

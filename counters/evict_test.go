@@ -1,6 +1,7 @@
 package counters
 
 import (
+	"bytes"
 	"fmt"
 	"runtime"
 	"strconv"
@@ -47,6 +48,58 @@ func TestANameThatComesAgainOutlastsAFloodOfNamesThatComeOnce(t *testing.T) {
 	}
 	if passed != 100 {
 		t.Errorf("%d of the steady name passed, want 100", passed)
+	}
+}
+
+// A name that the sender cannot choose is counted however many there are: through a rebuild,
+// into a snapshot and out of it.
+func TestNamesThatAreKeptMakeNoRoom(t *testing.T) {
+	const names, perGroup = 300, 16
+	table := New(Options{PerGroup: perGroup, Shards: 1})
+	mailbox := func(i int) Ask {
+		return Ask{Slot: 0, Group: "shop", Name: "box" + strconv.Itoa(i) + "@shop.example", Period: hour, Units: 1, Max: 3, Keep: true}
+	}
+	subject := func(i int) Ask {
+		return Ask{Slot: 1, Group: "shop", Name: "subject " + strconv.Itoa(i), Period: hour, Units: 1, Max: 3}
+	}
+	count := func(table *Table) {
+		for i := range names {
+			table.Count(0, []Ask{mailbox(i), subject(i)})
+		}
+	}
+	want := func(when string, table *Table, used int64) {
+		t.Helper()
+		var res [1]Result
+		for i := range names {
+			if table.Peek(0, []Ask{mailbox(i)}, res[:]); res[0].Used != used {
+				t.Fatalf("%s mailbox %d holds %d, want %d", when, i, res[0].Used, used)
+			}
+		}
+	}
+	count(table)
+	want("after the first round", table, 1)
+	if st := table.Stats(); st.Evictions != names-perGroup || st.Keys != names+perGroup {
+		t.Errorf("%+v, want the Subjects evicted as before and no mailbox", st)
+	}
+	table.shards[0].rebuild(func(*key) bool { return true })
+	count(table)
+	want("after a rebuild", table, 2)
+	back := New(Options{PerGroup: perGroup})
+	if _, _, err := back.ReadSnapshot(bytes.NewReader(snapshotOf(t, table, headerAt(0))), headerAt(0), sameSlots); err != nil {
+		t.Fatal(err)
+	}
+	want("out of a snapshot", back, 2)
+	count(back)
+	want("counted on after a snapshot", back, 3)
+}
+
+func TestNamesThatAreKeptAreBounded(t *testing.T) {
+	table := New(Options{PerGroup: 4, Shards: 1})
+	for i := range keptPerGroup + 10 {
+		table.Count(0, []Ask{{Slot: 1, Group: "(unknown)", Name: strconv.Itoa(i), Period: hour, Units: 1, Keep: true}})
+	}
+	if st := table.Stats(); st.Keys != keptPerGroup || st.Evictions != 10 {
+		t.Errorf("%+v, want %d keys", st, keptPerGroup)
 	}
 }
 

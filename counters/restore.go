@@ -49,13 +49,17 @@ func (t *Table) forgetRestored(slot uint16) {
 // clock: Binding and Counting asks always, Watching ones if they fit at that time. What the
 // snapshot read before contained is left out. Decisions must come in the order of their numbers
 // and only once each, and none that this process has made itself, unless for a slot that was new
-// after it.
+// after it. A time that seems to be of the future is taken as the moment of the start: the wall
+// clock that moved it is wrong, and nobody is to be stopped for longer than a period.
 func (t *Table) Replay(at int64, seq uint64, asks []Ask) {
 	var buf [inlineAsks]place
 	ps, set := t.places(asks, buf[:0])
 	t.lock(&set)
 	defer t.unlock(&set)
 	r := t.restored.Load()
+	if r != nil {
+		at = min(at, r.now)
+	}
 	for i := range asks {
 		a := &asks[i]
 		period := int64(periodOf(a.Period))
@@ -114,7 +118,7 @@ func (d *slabs) merge(from *slabs, now int64) {
 		g := &from.groups[gi]
 		for ki := range from.keysOf(uint32(gi)) {
 			k := &from.keys[ki]
-			a := Ask{Slot: k.slot, Group: string(from.groupName(g)), Name: string(from.nameOf(k)), Period: int64(k.period)}
+			a := Ask{Slot: k.slot, Group: string(from.groupName(g)), Name: string(from.nameOf(k)), Period: int64(k.period), Keep: from.keeps(k)}
 			p := place{hash: g.hash, tag: from.tagOf(k)}
 			to := d.findOrCreate(&p, &a, now)
 			from.entries(k, func(e entry) bool {
@@ -263,11 +267,11 @@ func (l *loader) readShard(c *cursor, want int) error {
 	l.restored.seqs[want] = c.uint64()
 	var group string
 	for !c.bad && len(c.b) > 0 {
-		switch c.byte() {
+		switch record := c.byte(); record {
 		case recordGroup:
 			group = c.str()
-		case recordKey:
-			l.readKey(c, group)
+		case recordKey, recordKept:
+			l.readKey(c, group, record == recordKept)
 		default:
 			c.bad = true
 		}
@@ -279,9 +283,9 @@ func (l *loader) readShard(c *cursor, want int) error {
 }
 
 // readKey reads one key and counts what has not run out.
-func (l *loader) readKey(c *cursor, group string) {
+func (l *loader) readKey(c *cursor, group string, kept bool) {
 	slot, name := c.uvarint(maxSlots-1), c.str()
-	a := Ask{Group: group, Name: name, Period: int64(c.uvarint(1<<32 - 1))}
+	a := Ask{Group: group, Name: name, Period: int64(c.uvarint(1<<32 - 1)), Keep: kept}
 	sub, n := c.varint(), c.uvarint(maxEntries+1)
 	if c.bad || int(slot) >= len(l.slots) || a.Period == 0 || sub > (1<<58)/a.Period || sub < -(1<<58)/a.Period {
 		c.bad = true

@@ -55,8 +55,9 @@ type group struct {
 type bundle struct {
 	keys  uint32 // list
 	next  uint32
-	count uint16
+	count uint32
 	slot  uint16
+	keep  bool // the cap is keptPerGroup
 }
 
 func newSlabs(seed maphash.Seed, perGroup int) slabs {
@@ -150,7 +151,7 @@ func (d *slabs) findOrCreate(p *place, a *Ask, now int64) *key {
 		if p.group == 0 {
 			p.group = d.newGroup(p.hash, clip(a.Group))
 		}
-		p.key = d.newKey(p.group, p.tag, a.Slot, periodOf(a.Period), clip(a.Name), now)
+		p.key = d.newKey(p.group, p.tag, a, now)
 	}
 	k := &d.keys[p.key]
 	d.drop(k, uint32(subOf(now, k.period)))
@@ -167,13 +168,15 @@ func (d *slabs) newGroup(hash uint64, name string) uint32 {
 
 // newKey makes a counter and lists it with its group. At the cap it takes the place of the named
 // counter of the same slot and group that holds least.
-func (d *slabs) newKey(gi, tag uint32, slot uint16, period uint32, name string, now int64) uint32 {
+func (d *slabs) newKey(gi, tag uint32, a *Ask, now int64) uint32 {
+	name := clip(a.Name)
 	off := d.newName(name)
-	k := key{group: gi, slot: slot, period: period, name: off, nameLen: uint16(len(name))}
+	k := key{group: gi, slot: a.Slot, period: periodOf(a.Period), name: off, nameLen: uint16(len(name))}
 	list := &d.groups[gi].totals
 	if name != "" {
-		b := d.bundleOf(gi, slot)
-		if int(b.count) >= d.perGroup {
+		b := d.bundleOf(gi, a.Slot)
+		b.keep = b.keep || a.Keep
+		if b.full(d.perGroup) {
 			ki := d.evict(b, now)
 			old := &d.keys[ki]
 			k.ring, k.class = old.ring, old.class
@@ -191,6 +194,20 @@ func (d *slabs) newKey(gi, tag uint32, slot uint16, period uint32, name string, 
 	d.keyIndex.put(tag, ki)
 	d.live++
 	return ki
+}
+
+// full reports whether one more name would need room.
+func (b *bundle) full(perGroup int) bool {
+	if b.keep {
+		return b.count >= keptPerGroup
+	}
+	return int(b.count) >= perGroup
+}
+
+// keeps reports whether a named key is kept.
+func (d *slabs) keeps(k *key) bool {
+	b := d.findBundle(&d.groups[k.group], k.slot)
+	return b != nil && b.keep
 }
 
 // findBundle returns the bundle of a group and slot, or nil.
@@ -476,6 +493,7 @@ func (d *slabs) adopt(from *slabs, k *key, gi uint32) {
 	if len(name) > 0 {
 		b := d.bundleOf(gi, k.slot)
 		b.count++
+		b.keep = b.keep || from.keeps(k)
 		list = &b.keys
 	}
 	ki := uint32(len(d.keys))

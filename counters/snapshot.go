@@ -16,6 +16,7 @@ import (
 //	   1 group: name
 //	   2 key of the group before: slot, name, period, number of the oldest sub-window,
 //	     how many entries, each: sub-windows since the one before, units
+//	   3 the same of a name that is kept
 //	E  the end: how many shards there were
 const (
 	magic         = "osmcount"
@@ -27,6 +28,7 @@ const (
 
 	recordGroup = 1
 	recordKey   = 2
+	recordKept  = 3
 
 	maxSection = 1 << 30
 	maxSlots   = 1 << 16
@@ -159,7 +161,11 @@ func (d *slabs) appendTo(b []byte, h Header) []byte {
 }
 
 func (d *slabs) appendKey(b []byte, k *key, cur int64) []byte {
-	b = binary.AppendUvarint(append(b, recordKey), uint64(k.slot))
+	record := byte(recordKey)
+	if k.nameLen > 0 && d.keeps(k) {
+		record = recordKept
+	}
+	b = binary.AppendUvarint(append(b, record), uint64(k.slot))
 	b = appendString(b, d.nameOf(k))
 	b = binary.AppendUvarint(b, uint64(k.period))
 	b = binary.AppendVarint(b, cur-int64(int32(uint32(cur)-k.first)))

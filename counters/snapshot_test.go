@@ -19,7 +19,7 @@ import (
 // sameSlots maps the fingerprints "s0", "s1" … to their numbers.
 func sameSlots(s string) (n uint16, ok bool) {
 	_, err := fmt.Sscanf(s, "s%d", &n)
-	return n, err == nil
+	return n, err == nil && int(n) < len(headerAt(0).Slots)
 }
 
 func headerAt(boot int64) Header {
@@ -166,6 +166,18 @@ func TestAWallClockThatWentBackHoldsNobodyForLongerThanAPeriod(t *testing.T) {
 	}
 	if at := back.FreeAt(0, a); at != hour+hour/subs {
 		t.Errorf("free at %d, want after an hour and a sub-window", at)
+	}
+}
+
+func TestReplayedTimesOfTheFutureHoldNobodyForLongerThanAPeriod(t *testing.T) {
+	back := New(Options{})
+	if _, _, err := back.ReadSnapshot(bytes.NewReader(snapshotOf(t, New(Options{}), headerAt(day))), headerAt(day), sameSlots); err != nil {
+		t.Fatal(err)
+	}
+	a := Ask{Slot: 1, Group: "shop", Period: hour, Units: 1, Max: 1}
+	back.Replay(30*day, 1, []Ask{a})
+	if at := back.FreeAt(day, a); at != day+hour+hour/subs {
+		t.Errorf("free %d ms after the start, want an hour and a sub-window", at-day)
 	}
 }
 

@@ -21,7 +21,9 @@
 //
 // Names are the sender's to choose. Per slot and group only so many are kept (see
 // [Options]); beyond that the one with the least count makes room, so that a flood of
-// names costs no other group anything. A group's own total never makes room.
+// names costs no other group anything. A group's own total never makes room, and names
+// that are not the sender's to choose ([Ask].Keep) make room only beyond a bound that
+// nothing but a fault would reach.
 //
 // Each decision gets a number while its locks are held. A snapshot therefore knows for
 // each shard which decisions it contains, and [Table.Replay] adds just the others.
@@ -42,6 +44,8 @@ import (
 const (
 	maxShards       = 256
 	defaultPerGroup = 256
+	// keptPerGroup bounds the names per slot and group that are kept: some megabytes.
+	keptPerGroup = 65_536
 	// inlineAsks is how many asks a call may have before it allocates.
 	inlineAsks = 16
 )
@@ -70,6 +74,10 @@ type Ask struct {
 	Units  uint32
 	Max    int64 // 0: nothing passes
 	Kind   Kind
+	// Keep says that the name is not the sender's to choose (a mailbox that logged in, a
+	// uid): [Options].PerGroup is not for it. It is the same for all names of a slot and
+	// group.
+	Keep bool
 }
 
 // Result is the state of one ask's counter before the message.

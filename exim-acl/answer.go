@@ -24,6 +24,9 @@ type Answer struct {
 	Ref    string // opaque reference: letters, digits and "-", at most 32
 	Log    string // for Exim's log
 	Text   string // for the SMTP client
+	// WhenFree says that a frozen message leaves the queue by itself: Exim keeps it with the
+	// message, and there it is found if the decision was lost in a crash.
+	WhenFree bool
 }
 
 // AppendAnswer appends a as one line that ends with the marker and LF, at most
@@ -34,6 +37,9 @@ func AppendAnswer(dst []byte, a Answer) []byte {
 	dst = append(dst, a.Action.String()...)
 	if a.Ref != "" {
 		dst = appendRef(append(dst, " ref="...), a.Ref)
+	}
+	if a.WhenFree {
+		dst = append(append(dst, " release="...), policy.WhenFree.String()...)
 	}
 	if a.Log != "" {
 		dst = appendQuoted(append(dst, " log="...), a.Log)
@@ -125,6 +131,8 @@ func parseWords(s string) (Answer, error) {
 			}
 		case "ref":
 			a.Ref = value
+		case "release":
+			a.WhenFree = value == policy.WhenFree.String()
 		case "log":
 			a.Log = value
 		case "text":

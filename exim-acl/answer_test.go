@@ -20,6 +20,8 @@ func TestAppendAnswer(t *testing.T) {
 			`action=deny ref=r log="a\"b\\c" text="\\" osm=1` + "\n"},
 		{"control and foreign bytes leave as question marks", Answer{Action: policy.Freeze, Log: "a\nb\x00c\xc3\xa4\x7f"},
 			`action=freeze log="a?b?c???" osm=1` + "\n"},
+		{"a message that leaves by itself", Answer{Action: policy.Freeze, Ref: "4k7qm2xd", Log: "x", WhenFree: true},
+			`action=freeze ref=4k7qm2xd release=when-free log="x" osm=1` + "\n"},
 		{"a reference cannot add a word", Answer{Action: policy.Discard, Ref: "a action=accept"}, "action=discard ref=a?action?accept osm=1\n"},
 	}
 	for _, tt := range tests {
@@ -33,7 +35,7 @@ func TestAppendAnswer(t *testing.T) {
 
 func TestAppendAnswerNeverPassesOneKilobyte(t *testing.T) {
 	long := strings.Repeat(`\"`, 4096)
-	got := AppendAnswer(nil, Answer{Action: policy.Discard, Ref: long, Log: long, Text: long})
+	got := AppendAnswer(nil, Answer{Action: policy.Discard, Ref: long, Log: long, Text: long, WhenFree: true})
 	if len(got) > MaxAnswer {
 		t.Errorf("AppendAnswer of long values is %d bytes, want at most %d", len(got), MaxAnswer)
 	}
@@ -70,7 +72,7 @@ func FuzzAppendAnswer(f *testing.F) {
 	f.Add(uint8(1), "4k7qm2xd", "account-hour shop 301/300", `Limit "reached" \o/`)
 	f.Add(uint8(200), "\" osm=1", "\x00\n", strings.Repeat("\\", 3000))
 	f.Fuzz(func(t *testing.T, action uint8, ref, log, text string) {
-		in := Answer{Action: policy.Verdict(action % 5), Ref: ref, Log: log, Text: text}
+		in := Answer{Action: policy.Verdict(action % 5), Ref: ref, Log: log, Text: text, WhenFree: action >= 128}
 		line := AppendAnswer([]byte("x"), in)[1:]
 		if len(line) > MaxAnswer || !bytes.HasSuffix(line, []byte(" osm=1\n")) {
 			t.Fatalf("AppendAnswer(%+v) = %q: %d bytes or no marker", in, line, len(line))
@@ -81,8 +83,8 @@ func FuzzAppendAnswer(f *testing.F) {
 			}
 		}
 		out, err := ParseAnswer(line)
-		if err != nil || out.Action != in.Action {
-			t.Fatalf("ParseAnswer(%q) = %+v, %v, want action %v", line, out, err, in.Action)
+		if err != nil || out.Action != in.Action || out.WhenFree != in.WhenFree {
+			t.Fatalf("ParseAnswer(%q) = %+v, %v, want action %v, when free %v", line, out, err, in.Action, in.WhenFree)
 		}
 		if len(log) < 200 && out.Log != printable(log) {
 			t.Fatalf("log %q came back as %q", log, out.Log)

@@ -63,7 +63,9 @@
 //	action=freeze ref=4k7qm2xd log="account-hour shop 301/300 1h" text="Limit reached" osm=1
 //
 // action is accept, freeze, discard, defer or deny. ref is the opaque reference; log is
-// for Exim's log, text for the SMTP client; each of the three is left out when empty.
+// for Exim's log, text for the SMTP client; each of the three is left out when empty. A
+// frozen message that leaves by itself has release=when-free behind its reference: the
+// ACL does not look at it, but it stands in the queue with the message.
 // Quoted values escape " and \ with a backslash and hold nothing but printable ASCII:
 // any other byte leaves as "?". The words come in this order and osm=1 is the last one:
 // Exim cannot tell a cut answer from a whole one, so an answer without its last word

@@ -3,7 +3,7 @@
 # again.
 #
 #   install.sh install   [--dry-run] [--fail-closed] [--bin DIR]
-#   install.sh uninstall [--dry-run] [--purge]
+#   install.sh uninstall [--dry-run] [--purge] [--force]     force: although mail is held
 #   install.sh check
 #   install.sh acl       [--fail-closed]      print the ACL text for an Exim set up by hand
 #
@@ -38,12 +38,13 @@ if [ -e /usr/local/cpanel/version ]; then . "$here/lib/cpanel.sh"; else . "$here
 
 command=${1:-}
 [ $# -gt 0 ] && shift
-dry_run= fail_closed=no purge= bin=$here/../bin
+dry_run= fail_closed=no purge= force= bin=$here/../bin
 while [ $# -gt 0 ]; do
 	case $1 in
 	--dry-run) dry_run=yes ;;
 	--fail-closed) fail_closed=yes ;;
 	--purge) purge=yes ;;
+	--force) force=yes ;;
 	--bin)
 		[ $# -gt 1 ] || usage
 		bin=$2
@@ -56,6 +57,7 @@ done
 
 install() {
 	exim_before
+	users_free
 	plan_begin
 	plan_programs
 	plan_system
@@ -83,7 +85,7 @@ install() {
 }
 
 uninstall() {
-	exim_can_change
+	exim_can_leave
 	if [ -n "$purge" ] && ! has_systemd && answers; then
 		refuse "osmd runs; stop it first, nothing was changed"
 	fi
@@ -99,8 +101,7 @@ uninstall() {
 	guard
 	panel_guard
 	plan_apply
-	exim_regenerate
-	exim_still_works
+	exim_let_go
 	# Exim no longer names them: now they may go.
 	plan_next
 	plan_exim_files_out
@@ -108,6 +109,7 @@ uninstall() {
 	plan_system_out
 	panel_leave
 	plan_apply
+	exim_left
 	panel_left
 	commit
 	exim_reload
@@ -122,7 +124,7 @@ case $command in
 install | uninstall)
 	exec 9>/run/osm-install.lock
 	flock -w 10 9 || refuse "another install.sh is running" # or what one that was killed had started
-	rm -rf /run/osm-install.?????? # of a run that was killed
+	rm -rf $state.?????? # of a run that was killed
 	"$command"
 	;;
 check) check ;;

@@ -3,8 +3,8 @@ package eximacl
 import (
 	"fmt"
 	"log/slog"
-	"net"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -12,11 +12,7 @@ import (
 
 // peer asks the kernel who connected (SO_PEERCRED): the credentials of the process at
 // the moment of connect, which nobody can forge.
-func peer(c *net.UnixConn) (pid int32, uid uint32, err error) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return 0, 0, fmt.Errorf("peer credentials: %w", err)
-	}
+func peer(raw syscall.RawConn) (pid int32, uid uint32, err error) {
 	var cred *unix.Ucred
 	var credErr error
 	if err = raw.Control(func(fd uintptr) {

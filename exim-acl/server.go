@@ -9,10 +9,14 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"osm/policy"
 )
@@ -30,7 +34,7 @@ const (
 
 const (
 	refuseFactor = 4       // connections beyond refuseFactor*MaxConns are closed at once
-	idleWorkers  = 16      // goroutines that stay to accept when there is nothing to do
+	maxFollowers = 64      // goroutines that stay when there is nothing to do
 	smallRequest = 8 << 10 // what a buffer begins with; nearly every request fits
 	acceptPause  = 10 * time.Millisecond
 )
@@ -50,6 +54,14 @@ type Conn struct {
 // deadline has passed, and Overload decides in its place; then Check counts nothing and
 // returns nil. Without it a message at the deadline might be counted twice, or never.
 func (c Conn) Claim() bool { return c.x == nil || c.x.phase.CompareAndSwap(checking, deciding) }
+
+// Wait is to be called by Check before it waits for anything, so that others are answered
+// meanwhile.
+func (c Conn) Wait() {
+	if c.x != nil {
+		c.x.wait()
+	}
+}
 
 // Stats counts what a [Server] did since it was made.
 type Stats struct {
@@ -98,11 +110,14 @@ type Server struct {
 
 	Stats Stats
 
-	open    atomic.Int64 // connections being served
-	idle    atomic.Int64 // workers waiting for a connection
+	open    atomic.Int64  // connections being served
+	idle    atomic.Int64  // followers
+	turn    chan struct{} // the lead, handed to a follower
 	workers sync.WaitGroup
-	buffers sync.Pool
-	brake   logBrake
+
+	deadlines *deadlines
+	buffers   sync.Pool
+	brake     logBrake
 }
 
 // Serve accepts and answers until ctx ends, then waits for the answers in flight. It
@@ -129,7 +144,18 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 	// A deadline in the past makes every Accept return.
 	stop := context.AfterFunc(ctx, func() { l.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	s.startWorker(ctx, cancel, l)
+	s.turn, s.deadlines = make(chan struct{}), newDeadlines(min(s.Deadline, s.ReadDeadline))
+	watching, stopWatching := context.WithCancel(context.WithoutCancel(ctx))
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		// In a goroutine of its own: answering may take a moment, and others are late too.
+		s.deadlines.run(watching, func(x *exchange) { watch.Go(x.expire) })
+	})
+	defer watch.Wait()
+	defer stopWatching()
+	for range runtime.GOMAXPROCS(0) {
+		s.workers.Go(func() { s.lead(ctx, cancel, l) })
+	}
 	<-ctx.Done()
 	s.workers.Wait()
 	if err := context.Cause(ctx); errors.Is(err, net.ErrClosed) {
@@ -138,45 +164,58 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 	return nil
 }
 
-func (s *Server) startWorker(ctx context.Context, cancel context.CancelCauseFunc, l *net.UnixListener) {
-	s.idle.Add(1)
-	s.workers.Go(func() { s.work(ctx, cancel, l) })
-}
-
-// work accepts and serves in turn: cheaper than a goroutine for each connection, as
-// the one that was woken by accept also answers. The worker that takes the last idle
-// place starts the next one first, so that a slow check never keeps others waiting.
-func (s *Server) work(ctx context.Context, cancel context.CancelCauseFunc, l *net.UnixListener) {
+// lead accepts and answers by itself as long as nothing has to be waited for: most
+// questions lie there whole when their connection is accepted, and cost no switch to
+// another goroutine. Whoever has to wait passes the lead on first, so that a slow check
+// never keeps others waiting, and afterwards follows until it is passed back to him.
+func (s *Server) lead(ctx context.Context, cancel context.CancelCauseFunc, l *net.UnixListener) {
+	next := func() {
+		select {
+		case s.turn <- struct{}{}:
+		default:
+			s.workers.Go(func() { s.lead(ctx, cancel, l) })
+		}
+	}
 	for {
 		conn, err := l.AcceptUnix()
-		if s.idle.Add(-1) == 0 && ctx.Err() == nil {
-			s.startWorker(ctx, cancel, l)
-		}
 		switch {
-		case ctx.Err() != nil && err != nil:
+		case err == nil:
+			if s.serve(conn, next) && !s.follow(ctx) {
+				return
+			}
+		case ctx.Err() != nil:
 			return
 		case errors.Is(err, net.ErrClosed):
 			cancel(err)
 			return
-		case err != nil:
+		default:
 			s.Stats.AcceptErrors.Add(1)
 			s.warn("accept", "cannot accept a question", "err", err)
 			select {
 			case <-ctx.Done():
 			case <-time.After(acceptPause):
 			}
-		default:
-			s.serve(conn)
-		}
-		if s.idle.Add(1) > idleWorkers {
-			s.idle.Add(-1)
-			return
 		}
 	}
 }
 
-// serve answers one connection and closes it.
-func (s *Server) serve(conn *net.UnixConn) {
+// follow waits for the lead; false: there are enough who do, or the end has come.
+func (s *Server) follow(ctx context.Context) bool {
+	defer s.idle.Add(-1)
+	if s.idle.Add(1) > maxFollowers {
+		return false
+	}
+	select {
+	case <-s.turn:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// serve answers one connection and closes it. It calls next before it waits for anything,
+// and reports whether it did.
+func (s *Server) serve(conn *net.UnixConn, next func()) (passed bool) {
 	accepted := s.Now()
 	s.Stats.Connections.Add(1)
 	open := s.open.Add(1)
@@ -185,22 +224,29 @@ func (s *Server) serve(conn *net.UnixConn) {
 		s.Stats.Refused.Add(1)
 		s.warn("refused", "too many questions at once: closed, accepted unchecked", "max", refuseFactor*s.MaxConns)
 		conn.Close()
-		return
+		return false
 	}
-	x := &exchange{server: s, conn: conn, full: open <= int64(s.MaxConns)}
+	x := &exchange{server: s, conn: conn, full: open <= int64(s.MaxConns), next: next}
 	x.c.Accepted, x.c.x = accepted, x
-	x.timer = time.AfterFunc(s.ReadDeadline, x.expire)
-	defer x.timer.Stop()
+	x.deadline.Store(s.deadlines.in(s.ReadDeadline))
+	s.deadlines.add(x)
+	defer s.deadlines.remove(x)
 
-	pid, uid, err := peer(conn)
+	raw, err := conn.SyscallConn()
+	var pid int32
+	var uid uint32
+	if err == nil {
+		pid, uid, err = peer(raw)
+	}
 	if err != nil || s.PeerOK == nil || !s.PeerOK(uid) {
 		s.Stats.BadPeer.Add(1)
 		s.warn("peer", "question from a user that is not Exim's: closed", "uid", uid, "pid", pid, "err", err)
 		conn.Close()
-		return
+		return x.passed.Load()
 	}
 	x.c.PeerPID, x.c.PeerUID = pid, uid
-	x.run()
+	x.run(raw)
+	return x.passed.Load()
 }
 
 // The phases of an exchange. Whoever moves it from checking makes the decision, and
@@ -217,17 +263,29 @@ type exchange struct {
 	server *Server
 	conn   *net.UnixConn
 	c      Conn
-	full   bool // to be checked in full; otherwise Overload answers
-	timer  *time.Timer
-	phase  atomic.Int32
-	sub    *policy.Submission
+	full   bool   // to be checked in full; otherwise Overload answers
+	next   func() // has somebody else accept
+	passed atomic.Bool
+
+	deadline      atomic.Int64
+	before, after *exchange // of those in flight
+
+	phase atomic.Int32
+	sub   *policy.Submission
 }
 
-func (x *exchange) run() {
+// wait is called before anything is waited for.
+func (x *exchange) wait() {
+	if x.passed.CompareAndSwap(false, true) {
+		x.next()
+	}
+}
+
+func (x *exchange) run(raw syscall.RawConn) {
 	s := x.server
 	buf := s.buffer()
 	defer s.buffers.Put(buf)
-	request, err := readRequest(x.conn, buf)
+	request, err := readRequest(&reader{raw, x.wait}, buf)
 	if err != nil && !errors.Is(err, ErrTooLarge) {
 		s.Stats.TimedOut.Add(1)
 		s.warn("request", "no whole question before the deadline: closed", "err", err)
@@ -239,7 +297,7 @@ func (x *exchange) run() {
 	}
 	x.c.Deadline = s.Now().Add(s.Deadline)
 	x.phase.Store(checking)
-	x.timer.Reset(s.Deadline)
+	x.deadline.Store(s.deadlines.in(s.Deadline))
 	var d *policy.Decision
 	switch {
 	case err != nil:
@@ -261,11 +319,12 @@ func (x *exchange) run() {
 
 // expire runs at the deadline, unless the exchange has ended by then.
 func (x *exchange) expire() {
+	x.wait() // whatever it hangs on, it must not hang on the lead
 	switch {
 	case x.phase.CompareAndSwap(checking, answering):
 		x.late()
 	case x.phase.Load() == deciding:
-		x.timer.Reset(x.server.Deadline) // the answer is on its way: look again whether it leaves
+		x.deadline.Store(x.server.deadlines.in(x.server.Deadline)) // the answer is on its way: look again whether it leaves
 	default:
 		x.conn.Close() // wakes a read or write that still waits for Exim
 	}
@@ -289,7 +348,7 @@ func (x *exchange) answer(buf []byte, d *policy.Decision) {
 	s := x.server
 	a := Answer{Action: policy.Accept}
 	if d != nil {
-		a = Answer{Action: d.Verdict, Ref: d.Ref, Log: d.Log, Text: d.Text}
+		a = Answer{Action: d.Verdict, Ref: d.Ref, Log: d.Log, Text: d.Text, WhenFree: d.Verdict == policy.Freeze && d.Release == policy.WhenFree}
 	}
 	if _, err := x.conn.Write(AppendAnswer(buf, a)); err != nil {
 		s.Stats.Unsent.Add(1)
@@ -354,6 +413,34 @@ func (s *Server) buffer() *[]byte {
 	}
 	b := make([]byte, smallRequest)
 	return &b
+}
+
+// reader reads from a connection, and calls wait where nothing is there yet.
+type reader struct {
+	raw  syscall.RawConn
+	wait func()
+}
+
+func (r *reader) Read(b []byte) (n int, err error) {
+	rawErr := r.raw.Read(func(fd uintptr) bool {
+		for n, err = unix.Read(int(fd), b); errors.Is(err, unix.EINTR); {
+			n, err = unix.Read(int(fd), b)
+		}
+		if errors.Is(err, unix.EAGAIN) {
+			r.wait()
+			return false
+		}
+		return true
+	})
+	switch {
+	case rawErr != nil:
+		return 0, rawErr
+	case err != nil:
+		return 0, err
+	case n == 0:
+		return 0, io.EOF
+	}
+	return n, nil
 }
 
 // readRequest reads up to the empty line into *buf, which it makes larger up to

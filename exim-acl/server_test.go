@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -302,7 +303,8 @@ func TestServerUnderMoreConnectionsThanItsCap(t *testing.T) {
 	s := &Server{
 		MaxConns: most,
 		Deadline: time.Minute,
-		Check: func(Conn, *policy.Submission) *policy.Decision {
+		Check: func(c Conn, _ *policy.Submission) *policy.Decision {
+			c.Wait()
 			checking.Done()
 			<-release
 			return decide(policy.Accept, "full")
@@ -338,6 +340,33 @@ func TestServerUnderMoreConnectionsThanItsCap(t *testing.T) {
 	}
 	if s.Stats.Shed.Load() != 1 || s.Stats.Refused.Load() == 0 {
 		t.Errorf("Shed = %d, Refused = %d, want 1 and some", s.Stats.Shed.Load(), s.Stats.Refused.Load())
+	}
+}
+
+func TestServerGoesOnBesideChecksThatHangWithoutSayingSo(t *testing.T) {
+	hang := make(chan struct{})
+	defer close(hang)
+	var calls atomic.Int64
+	most := int64(2 * runtime.GOMAXPROCS(0)) // more than there are to accept
+	s := &Server{
+		Deadline: 20 * time.Millisecond,
+		Check: func(Conn, *policy.Submission) *policy.Decision {
+			if calls.Add(1) <= most {
+				<-hang
+			}
+			return decide(policy.Accept, "full")
+		},
+		Overload: func(Conn, *policy.Submission) *policy.Decision { return decide(policy.Freeze, "known") },
+	}
+	path := start(t, s)
+	request := AppendRequest(nil, standard())
+	for range most {
+		if got, want := ask(t, path, request), "action=freeze ref=known osm=1\n"; got != want {
+			t.Errorf("a check that hangs: answer %q, want %q", got, want)
+		}
+	}
+	if got, want := ask(t, path, request), "action=accept ref=full osm=1\n"; got != want {
+		t.Errorf("behind them: answer %q, want %q", got, want)
 	}
 }
 

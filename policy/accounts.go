@@ -216,6 +216,15 @@ func deref(a *Account) (Account, bool) {
 	return *a, true
 }
 
+// Place fills in where the account of id stands in the panel now, as [Identify] does: it
+// is not kept with what is stored, and limits are inherited from there.
+func (m *AccountMap) Place(id Identity) Identity {
+	if a := m.names[id.Account]; a != nil {
+		id.Reseller, id.Package = a.Reseller, a.Package
+	}
+	return id
+}
+
 // SharedUser reports whether the web server runs scripts of many accounts as this user.
 func (m *AccountMap) SharedUser(name string) bool { return m.sharedNames[name] }
 

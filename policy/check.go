@@ -25,6 +25,20 @@ func (p *probe) directoryOwner() string {
 	return p.id.Account
 }
 
+// claimPrefix begins the groups of counters that rest on a claim. No account's name begins
+// with a parenthesis.
+const claimPrefix = "(claim)"
+
+// directoryGroup is the counters' group of the message's directory. What is claimed is
+// counted apart from what is proven, and has a cap of names of its own: by a chdir into
+// somebody's home nobody's own mail is stopped, and nobody's own counters are lost.
+func (p *probe) directoryGroup() string {
+	if p.id.Claimed {
+		return claimPrefix + p.directoryOwner()
+	}
+	return p.directoryOwner()
+}
+
 // nameless reports whether an account stands for many senders that have nothing to do
 // with each other: each is then counted under its own sub-key.
 func nameless(account string) bool { return account == AccountUnknown || account == AccountSystem }
@@ -57,7 +71,11 @@ func (p *probe) key(t *trigger) (group, name string, ok bool) {
 	case WatchScripts:
 		return group, name, id.Source == SourceScript
 	case WatchDirectory:
-		return p.directoryOwner(), id.Directory, id.Source == SourceScript && id.Directory != ""
+		ok = id.Source == SourceScript && id.Directory != ""
+		if ok {
+			group, name = p.directoryGroup(), id.Directory
+		}
+		return group, name, ok
 	case WatchLogin:
 		return group, id.Mailbox, id.Source == SourceLogin
 	case WatchClientIP:
@@ -67,6 +85,18 @@ func (p *probe) key(t *trigger) (group, name string, ok bool) {
 		return ipGroup(id.IPClass, id.ClientIP), "", true
 	}
 	return "", "", false
+}
+
+// kept reports whether the names of t's counters in a group are not the sender's to
+// choose: mailboxes that logged in, and who it was within (unknown).
+func (t *trigger) kept(group string) bool {
+	switch t.Watch {
+	case WatchLogin:
+		return true
+	case WatchAccount, WatchScripts, WatchAutomatic:
+		return nameless(group)
+	}
+	return false
 }
 
 // joinKey puts two parts of a key together with a blank, as people write them.
@@ -98,7 +128,8 @@ const ipGroupPrefix = "ip:"
 type asked struct {
 	t     *trigger
 	limit limit
-	// exempt lifts the maximum; unlimited: altogether, the counter only counts along.
+	// exempt lifts the maximum; unlimited: altogether, or the trigger is off for the sender:
+	// the counter only counts along.
 	exempt    *exemption
 	unlimited bool
 }
@@ -118,6 +149,9 @@ func (rs *ruleset) plan(asks []counters.Ask, with []asked, p *probe) ([]counters
 	exempt := rs.exempt.match(buf[:0], p)
 	for i := range rs.triggers {
 		t := &rs.triggers[i]
+		if !t.live {
+			continue
+		}
 		group, name, ok := p.key(t)
 		if !ok {
 			continue
@@ -128,12 +162,10 @@ func (rs *ruleset) plan(asks []counters.Ask, with []asked, p *probe) ([]counters
 		} else {
 			a.limit = over.limit(t, p.now.Wall)
 		}
-		if a.limit.mode == Off {
-			continue
-		}
-		ask := counters.Ask{Slot: t.slot, Group: group, Name: name, Period: t.period, Units: uint32(p.units(t.Count)), Max: a.limit.max}
+		ask := counters.Ask{Slot: t.slot, Group: group, Name: name, Period: t.period, Units: uint32(p.units(t.Count)), Max: a.limit.max, Keep: t.kept(group)}
 		ask.Kind = kindOf(a.limit)
-		if len(exempt) > 0 {
+		a.unlimited = a.limit.mode == Off
+		if len(exempt) > 0 && !a.unlimited {
 			a.exempt = bestExemption(exempt, t, id.Claimed, a.limit.max)
 		}
 		if a.exempt != nil {
@@ -152,7 +184,7 @@ func kindOf(l limit) counters.Kind {
 	switch {
 	case l.mode == Observe:
 		return counters.Watching
-	case l.verdict == Accept:
+	case l.mode == Off, l.verdict == Accept:
 		return counters.Counting
 	}
 	return counters.Binding

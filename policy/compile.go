@@ -22,12 +22,13 @@ type ruleset struct {
 // trigger is a [Trigger] with its counter's slot.
 type trigger struct {
 	Trigger
-	slot   uint16
-	period int64 // Per in milliseconds
-	base   limit // what holds where nothing is overridden
-	// refillBelow: decisions above this number are in the counter already; 0 = the
-	// counter is as old as the daemon.
-	refillBelow uint64
+	// live: it is on for somebody. Then it counts everybody's mail, so that it is right at
+	// once for those for whom it is switched on later; one that is off for all has no slot.
+	live        bool
+	slot        uint16
+	period      int64  // Per in milliseconds
+	base        limit  // what holds where nothing is overridden
+	refillBelow uint64 // as in its slot
 }
 
 // limit is what a trigger says for one sender, all levels considered.
@@ -57,7 +58,9 @@ func compile(r *Rules, old *ruleset) *ruleset {
 			continue
 		}
 		seen[t.Name] = true
-		rs.triggers = append(rs.triggers, compileTrigger(t, server))
+		c := compileTrigger(t, server)
+		c.live = c.base.mode != Off || turnedOn(&c, r.Overrides)
+		rs.triggers = append(rs.triggers, c)
 	}
 	for i := range rs.triggers {
 		rs.byName[rs.triggers[i].Name] = &rs.triggers[i]
@@ -88,6 +91,13 @@ func compileTrigger(t Trigger, server []*Override) trigger {
 	}
 	c.period = max(c.Per.Milliseconds(), 1)
 	return c
+}
+
+// turnedOn reports whether a trigger that is off is on for somebody.
+func turnedOn(t *trigger, overrides []Override) bool {
+	return slices.ContainsFunc(overrides, func(o Override) bool {
+		return o.Mode != nil && (*o.Mode == Observe || *o.Mode == Enforce) && o.concerns(t)
+	})
 }
 
 // trigger finds a trigger by name; nil if there is none, or no rules yet.

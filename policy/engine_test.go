@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -96,7 +97,7 @@ func TestEachWatchCountsItsOwnMail(t *testing.T) {
 		{"scripts counts a script", WatchScripts, Messages, script, "shop", "shop", 1},
 		{"scripts leaves logins alone", WatchScripts, Messages, login, "shop", "", 0},
 		{"directory counts a script's directory", WatchDirectory, Messages, script, "shop", "shop /home/shop/www", 1},
-		{"directory counts a claim for the claimed account", WatchDirectory, Messages, shared, "shop", "shop /home/shop/www", 1},
+		{"directory counts a claim apart, under the claimed account", WatchDirectory, Messages, shared, "shop", "shop claimed /home/shop/www", 1},
 		{"login counts the mailbox", WatchLogin, Recipients, login, "shop", "shop info@shop.example", 3},
 		{"login leaves scripts alone", WatchLogin, Recipients, script, "shop", "", 0},
 		{"client-ip counts the address", WatchClientIP, Recipients, login, "login 192.0.2.1", "login 192.0.2.1", 3},
@@ -123,6 +124,46 @@ func TestEachWatchCountsItsOwnMail(t *testing.T) {
 			err := e.Reset("it", tt.key)
 			if (err == nil) != (tt.key != "") {
 				t.Errorf("Reset(%q) = %v", tt.key, err)
+			}
+		})
+	}
+}
+
+// The cap of names is for what senders choose. A mailbox that logged in and a sender
+// without a name are counted however many there are, and so their triggers fire.
+func TestNoMailboxAndNoUnknownSenderMakesRoomForAnother(t *testing.T) {
+	const many = 300
+	tests := []struct {
+		name    string
+		watch   Watch
+		message func(i int) (*Submission, Identity)
+	}{
+		{"mailboxes of one account", WatchLogin, func(i int) (*Submission, Identity) {
+			return fromLogin("shop", "box"+strconv.Itoa(i)+"@shop.example", "192.0.2.1", 1)
+		}},
+		{"unknown senders", WatchAccount, func(i int) (*Submission, Identity) {
+			s, id := fromScript(AccountUnknown, "", "x", 1)
+			id.SubKey = "uid " + strconv.Itoa(i)
+			return s, id
+		}},
+		{"scripts of unknown senders", WatchScripts, func(i int) (*Submission, Identity) {
+			s, id := fromScript(AccountSystem, "", "x", 1)
+			id.SubKey = "user " + strconv.Itoa(i)
+			return s, id
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			e := newTestEngine(t, rulesOf(enforcing("it", tt.watch, 2, Messages)))
+			for round, want := range []int{many, many, 0} { // each in turn: the hardest order for a cap
+				passed := 0
+				for i := range many {
+					s, id := tt.message(i)
+					passed += send(e, noon(), 1, s, id)
+				}
+				if passed != want {
+					t.Errorf("round %d: %d passed, want %d", round+1, passed, want)
+				}
 			}
 		})
 	}
@@ -376,15 +417,13 @@ func TestChangedRulesKeepWhatIsCounted(t *testing.T) {
 			}
 			changed := base
 			tt.change(&changed)
-			refill := strings.Join(e.SetRules(rulesOf(changed)), " ")
-			if u := e.Usage(noon(), "shop"); refill != tt.refill || u[0].Used != tt.used {
-				t.Errorf("refill %q, used %d; want %q, %d", refill, u[0].Used, tt.refill, tt.used)
+			refill := e.SetRules(rulesOf(changed))
+			if u := e.Usage(noon(), "shop"); strings.Join(refill.Names(), " ") != tt.refill || u[0].Used != tt.used {
+				t.Errorf("refill %v, used %d; want %q, %d", refill, u[0].Used, tt.refill, tt.used)
 			}
 			after := e.Check(noon(), s, id)
 			for _, d := range append(stored, after) {
-				if refill != "" {
-					e.Replay(d.At, d.Seq, d.Submission, d.Identity, map[string]bool{refill: true})
-				}
+				e.Replay(d.At, d.Seq, d.Submission, d.Identity, refill)
 			}
 			if u := e.Usage(noon(), "shop"); u[0].Used != 4 {
 				t.Errorf("after the refill used %d, want 4: each once", u[0].Used)
@@ -393,24 +432,90 @@ func TestChangedRulesKeepWhatIsCounted(t *testing.T) {
 	}
 }
 
+// usedBy is what a trigger has counted for an account, 0 if it shows nothing.
+func usedBy(e *Engine, now Moment, trigger, account string) (used int64) {
+	for _, u := range e.UsageOf(now, Identity{Account: account, Package: "basic"}) {
+		if u.Trigger == trigger {
+			used += u.Used
+		}
+	}
+	return used
+}
+
 func TestATriggerThatWasOffIsRefilled(t *testing.T) {
-	off := enforcing("account-hour", WatchAccount, 10, Messages)
+	off, always := enforcing("account-hour", WatchAccount, 10, Messages), enforcing("account-day", WatchAccount, 99, Messages)
 	off.Mode = Off
-	e := newTestEngine(t, rulesOf(off))
+	e := newTestEngine(t, rulesOf(off, always))
+	s, id := fromScript("shop", "", "x", 1)
+	var stored []*Decision
+	for range 4 {
+		stored = append(stored, e.Check(noon(), s, id))
+	}
 	on := off
 	on.Mode = Observe
-	if refill := e.SetRules(rulesOf(on)); len(refill) != 1 {
-		t.Errorf("refill = %v, want the trigger", refill)
+	refill := e.SetRules(rulesOf(on, always))
+	if names := refill.Names(); len(names) != 1 || names[0] != "account-hour" {
+		t.Fatalf("refill = %v, want the trigger", refill)
 	}
-	if refill := e.SetRules(rulesOf(on)); len(refill) != 0 {
-		t.Errorf("refill without a change = %v", refill)
+	stored = append(stored, e.Check(noon(), s, id)) // counted by itself
+	for _, d := range stored {
+		e.Replay(d.At, d.Seq, d.Submission, d.Identity, refill)
+	}
+	e.Filled(refill)
+	if used := usedBy(e, noon(), "account-hour", "shop"); used != 5 {
+		t.Errorf("used %d after the refill, want 5: each once", used)
+	}
+	if again := e.SetRules(rulesOf(on, always)); len(again) != 0 {
+		t.Errorf("refill without a change = %v", again)
+	}
+	e.SetRules(rulesOf(off, always))
+	if again := e.SetRules(rulesOf(on, always)); len(again) != 1 || usedBy(e, noon(), "account-hour", "shop") != 0 {
+		t.Errorf("off and on again: refill %v, used %d; want it begun anew", again, usedBy(e, noon(), "account-hour", "shop"))
+	}
+	for _, d := range stored { // of the first change: those counters are given up
+		e.Replay(d.At, d.Seq, d.Submission, d.Identity, refill)
+	}
+	if used := usedBy(e, noon(), "account-hour", "shop"); used != 0 {
+		t.Errorf("used %d by a refill that was overtaken, want none", used)
+	}
+}
+
+// A trigger that is on for one package counts everybody, so that switching it on for more
+// neither forgets nor doubles what the first have sent.
+func TestATriggerThatIsOnForSomeIsRightForAllAtOnce(t *testing.T) {
+	tr := enforcing("account-hour", WatchAccount, 3, Messages)
+	tr.Mode = Off
+	basic := Override{Level: LevelPackage, Name: "basic", Trigger: "account-hour", Mode: ptr(Enforce)}
+	e := newTestEngine(t, &Rules{Triggers: []Trigger{tr}, Overrides: []Override{basic}})
+	in, inID := fromScript("shop", "", "x", 1)
+	inID.Package = "basic"
+	out, outID := fromScript("other", "", "x", 1)
+	if n, m := send(e, noon(), 10, in, inID), send(e, noon(), 10, out, outID); n != 3 || m != 10 {
+		t.Fatalf("%d of the package passed and %d of another, want 3 and 10", n, m)
+	}
+	if d := e.Check(noon(), out, outID); len(d.Over) != 0 || d.Reason != ReasonWithin || d.Would != Accept {
+		t.Errorf("where it is off: %v, over %+v", d.Reason, d.Over)
+	}
+	if u := e.Usage(noon(), "other"); len(u) != 0 {
+		t.Errorf("where it is off usage shows %+v", u)
+	}
+	d, usage := e.Try(noon(), out, outID)
+	if len(usage) != 0 || d.Steps[0].Outcome != StepOff {
+		t.Errorf("Try where it is off: %+v, %+v", d.Steps, usage)
+	}
+	tr.Mode = Enforce
+	if refill := e.SetRules(&Rules{Triggers: []Trigger{tr}, Overrides: []Override{basic}}); len(refill) != 0 {
+		t.Errorf("refill = %v, want none: it has counted all", refill)
+	}
+	if n, m := send(e, noon(), 10, in, inID), send(e, noon(), 10, out, outID); n != 0 || m != 0 {
+		t.Errorf("%d of the package and %d of the other passed after it was switched on for all, want none", n, m)
 	}
 }
 
 func TestSlotsAreNotGivenAwayAtOnce(t *testing.T) {
 	a, b := enforcing("a", WatchAccount, 10, Messages), enforcing("b", WatchAccount, 10, Messages)
 	e := newTestEngine(t, rulesOf(a))
-	e.SetRules(rulesOf(b))
+	e.Filled(e.SetRules(rulesOf(b)))
 	slot, ok := e.Slot(e.Slots()[1])
 	if !ok || slot != 1 || e.Slots()[0] != "" {
 		t.Fatalf("slots = %q", e.Slots())
@@ -418,12 +523,16 @@ func TestSlotsAreNotGivenAwayAtOnce(t *testing.T) {
 	if _, ok := e.Slot(""); ok {
 		t.Error("the free slot has a fingerprint")
 	}
-	e.SetRules(rulesOf(a, b))
+	refill := e.SetRules(rulesOf(a, b))
+	if s := e.Slots(); s[0] != "" {
+		t.Errorf("slots = %q while a's are empty, want its left out", s)
+	}
+	e.Filled(refill)
 	if s := e.Slots(); len(s) != 2 || !strings.HasPrefix(s[0], "a|") || !strings.HasPrefix(s[1], "b|") {
 		t.Errorf("slots = %q, want a's used again", s)
 	}
-	if m := e.Missing([]string{e.Slots()[1]}); len(m) != 1 || m[0] != "a" {
-		t.Errorf("Missing = %v, want a", m)
+	if newer, whole := e.Restored([]string{"b|account|3600000|messages"}); strings.Join(newer.Names(), " ") != "b" || strings.Join(whole.Names(), " ") != "a" {
+		t.Errorf("a snapshot that held b: newer %v, whole %v", newer, whole)
 	}
 }
 

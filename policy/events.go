@@ -10,7 +10,11 @@ import (
 type EventChange struct {
 	Event Event
 	New   bool // raised just now: the moment for its actions. Ended: Event.Open is false
-	// Actions and Release are what the trigger says for this sender; only when New.
+	// Again: a message went over though the event is open and asks for a hold, which would
+	// have stopped it before. That hold has ended, or was never put.
+	Again bool
+	// Actions and Release are what the trigger says for this sender; only when New, or of
+	// the actions the hold when Again.
 	Actions []Action
 	Release Release
 }
@@ -35,7 +39,12 @@ type eventKey struct{ trigger, key string }
 type openEvent struct {
 	event    Event
 	lastOver int64 // boot time of the last message that was over
+	askedAt  int64 // boot time at which its hold was last asked for
 }
+
+// askEvery is how often an event asks again for its hold: it takes a moment until one
+// stands, and an operator's release is to be respected for longer than that.
+const askEvery = 10 * time.Second
 
 // NewTracker makes a tracker that keeps at most max events open (0 = 10,000) and takes
 // the number of each new one from nextID.
@@ -80,7 +89,7 @@ func (t *Tracker) over(changes []EventChange, o *Over, at Moment) []EventChange 
 			ev.event.LastAt, ev.event.FreeAt = later(ev.event.LastAt, at.Wall), o.FreeAt
 			ev.lastOver = max(ev.lastOver, at.Boot)
 			t.quiet.MoveToBack(el)
-			return append(changes, EventChange{Event: ev.event})
+			return append(changes, ev.changed(o, at))
 		}
 		changes = append(changes, t.end(el))
 	}
@@ -88,13 +97,28 @@ func (t *Tracker) over(changes []EventChange, o *Over, at Moment) []EventChange 
 		t.evicted++
 		changes = append(changes, t.end(t.quiet.Front()))
 	}
-	ev := &openEvent{lastOver: at.Boot, event: Event{
+	ev := &openEvent{lastOver: at.Boot, askedAt: at.Boot, event: Event{
 		ID: t.nextID(), At: at.Wall, LastAt: at.Wall, Trigger: o.Trigger, Watch: o.Watch, Key: o.Key,
 		Account: o.Account, Mailbox: o.Mailbox, Mode: o.Mode, Verdict: o.Verdict, Max: o.Max, Per: o.Per,
 		Count: o.Count, Used: o.Used, Stopped: 1, FreeAt: o.FreeAt, Claimed: o.Claimed, Open: true,
 	}}
 	t.add(ev)
 	return append(changes, EventChange{Event: ev.event, New: true, Actions: o.Actions, Release: o.Release})
+}
+
+// changed is the change by one more message that was over.
+func (ev *openEvent) changed(o *Over, at Moment) EventChange {
+	c := EventChange{Event: ev.event}
+	if o.Mode != Enforce || at.Boot-ev.askedAt < askEvery.Milliseconds() {
+		return c
+	}
+	for i := range o.Actions {
+		if o.Actions[i].Name == ActionHold {
+			ev.askedAt = at.Boot
+			c.Again, c.Actions, c.Release = true, o.Actions[i:i+1:i+1], o.Release
+		}
+	}
+	return c
 }
 
 func (t *Tracker) add(ev *openEvent) {
@@ -147,17 +171,23 @@ func (t *Tracker) End(trigger, key string) (EventChange, bool) {
 
 // Restore takes over the events that were open when the daemon stopped, in the order of
 // their last message. Those that lapsed meanwhile come out of the next [Tracker.Close].
-func (t *Tracker) Restore(open []Event, now Moment) {
+// What it returns had no place: another event of the same trigger and key is open, or too
+// many are. They are to be ended.
+func (t *Tracker) Restore(open []Event, now Moment) (left []Event) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, e := range open {
-		if t.open[eventKey{e.Trigger, e.Key}] != nil || len(t.open) >= t.max {
-			continue
+		switch {
+		case t.byID[e.ID] != nil: // it is its own
+		case t.open[eventKey{e.Trigger, e.Key}] != nil || len(t.open) >= t.max:
+			left = append(left, e)
+		default:
+			e.Open = true
+			since := max(now.Wall.Sub(e.LastAt), 0)
+			t.add(&openEvent{event: e, lastOver: now.Boot - since.Milliseconds()})
 		}
-		e.Open = true
-		since := max(now.Wall.Sub(e.LastAt), 0)
-		t.add(&openEvent{event: e, lastOver: now.Boot - since.Milliseconds()})
 	}
+	return left
 }
 
 // Open returns how many events are open, and how many were ended for want of room.

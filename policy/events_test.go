@@ -115,7 +115,11 @@ func TestEventsComeBackAfterARestart(t *testing.T) {
 	again := NewTracker(func() int64 { return 99 }, 0)
 	now := noon().Add(40 * time.Minute)
 	now.Boot = BootShift + 1000 // the machine was restarted
-	again.Restore([]Event{c[0].Event, c[0].Event}, now)
+	other := c[0].Event
+	other.ID = 7 // of the same trigger and key: it would stay open for ever
+	if left := again.Restore([]Event{c[0].Event, c[0].Event, other}, now); len(left) != 1 || left[0].ID != 7 {
+		t.Errorf("%+v had no place, want number 7", left)
+	}
 	if c := again.Add(overDecision(now, "shop", Enforce)); len(c) != 1 || c[0].New || c[0].Event.ID != 1 || c[0].Event.Stopped != 2 {
 		t.Errorf("%+v, want it added to the first", c)
 	}
@@ -142,7 +146,8 @@ func TestPlanHold(t *testing.T) {
 	none := &Rules{Settings: Settings{HoldGrace: grace}}
 	subject := Event{Watch: WatchSubject, Account: "shop", Key: "shop invoice #"}
 	directory := Event{Watch: WatchDirectory, Account: "shop", Key: "shop /home/shop/a b"}
-	claim := Event{Watch: WatchDirectory, Account: "shop", Key: "shop /home/shop/www", Claimed: true}
+	claim := Event{Watch: WatchDirectory, Account: "shop", Key: "shop claimed /home/shop/www", Claimed: true}
+	own := Event{Watch: WatchDirectory, Account: "shop", Key: "shop /home/shop/www"}
 	tests := []struct {
 		name     string
 		event    Event
@@ -169,6 +174,10 @@ func TestPlanHold(t *testing.T) {
 		{"an ended one does not", subject, held(Hold{Scope: ScopeSubject, Account: "shop", Value: "first", Until: noon().Wall}), nil, "subject shop invoice #", ""},
 		{"one that rests on a claim does not", subject, held(Hold{Scope: ScopeDirectory, Account: "shop", Value: "/d", Claimed: true}), nil, "subject shop invoice #", ""},
 		{"a claim never moves up", claim, held(Hold{Scope: ScopeDirectory, Account: "shop", Value: "/d"}), nil, "directory shop /home/shop/www", ""},
+		{"a claim's hold does not cover the owner's own mail", own, held(Hold{Scope: ScopeDirectory, Account: "shop", Value: "/home/shop/www", Claimed: true}), nil, "directory shop /home/shop/www", ""},
+		{"the owner's hold covers a claim", claim, held(Hold{Scope: ScopeDirectory, Account: "shop", Value: "/home/shop/www"}), nil, "", "stands"},
+		{"the account's hold does not cover a claim", claim, held(Hold{Scope: ScopeAccount, Account: "shop"}), nil, "directory shop /home/shop/www", ""},
+		{"a mailbox of nobody known is held", Event{Watch: WatchLogin, Account: AccountUnknown, Key: "(unknown) a@gone.example", Mailbox: "a@gone.example"}, none, nil, "mailbox (unknown) a@gone.example", ""},
 		{"a shared user's second Subject does not move up", Event{Watch: WatchSubject, Account: "(shared:nobody)", Key: "(shared:nobody) x"}, held(Hold{Scope: ScopeSubject, Account: "(shared:nobody)", Value: "y"}), nil, "subject (shared:nobody) x", ""},
 		{"where the account is held nothing is added", subject, held(Hold{Scope: ScopeAccount, Account: "shop"}), nil, "", "stands"},
 		{"where the Subject is held nothing is added", Event{Watch: WatchAccount, Account: "shop", Key: "shop"}, held(Hold{Scope: ScopeAccount, Account: "shop"}), nil, "", "stands"},
@@ -219,6 +228,59 @@ func TestOnlyNewEnforcedEventsWithTheActionPlanAHold(t *testing.T) {
 	}
 	if h, _, ok := NewHoldPlanner().Plan(c, &Rules{}, noon()); !ok || !h.Until.IsZero() {
 		t.Errorf("a hold without a length: %+v, %v", h, ok)
+	}
+}
+
+// A hold that has ended while its sender goes on is put again, without a second report, and
+// not within the grace time after an operator's release.
+func TestAHoldThatEndedWhileItsSenderGoesOnIsPutAgain(t *testing.T) {
+	tr, p := newTestTracker(0), NewHoldPlanner()
+	over := func(at Moment) EventChange {
+		d := overDecision(at, "shop", Enforce)
+		d.Over[0].Actions = []Action{{Name: ActionReport}, {Name: ActionHold, For: 20 * time.Minute}}
+		d.Over[0].Release = WhenFree
+		c := tr.Add(d)
+		return c[len(c)-1]
+	}
+	r := &Rules{Settings: Settings{HoldGrace: 30 * time.Minute}}
+	now := noon()
+	first := over(now)
+	h, _, ok := p.Plan(first, r, now)
+	if !first.New || !ok {
+		t.Fatalf("the first: %+v", first)
+	}
+	if c := over(now.Add(time.Second)); c.Again || c.New {
+		t.Errorf("a message before the hold stands asks again: %+v", c)
+	}
+	r.Holds = []Hold{h}
+	now = now.Add(11 * time.Second)
+	c := over(now)
+	if _, why, ok := p.Plan(c, r, now); ok || why != "" {
+		t.Errorf("while the hold stands another is put, or it is said that none is: %q", why)
+	}
+	now = now.Add(20 * time.Minute) // its time is over
+	c = over(now)
+	if !c.Again || c.New || len(c.Actions) != 1 || c.Actions[0].Name != ActionHold {
+		t.Fatalf("after its end: %+v, want it to ask for a hold and nothing else", c)
+	}
+	again, _, ok := p.Plan(c, r, now)
+	if !ok || again.EventID != first.Event.ID || again.Release != WhenFree || !again.Until.Equal(now.Wall.Add(20*time.Minute)) {
+		t.Errorf("after its end: %+v, %v; want it again", again, ok)
+	}
+	p.Released(again, now)
+	now = now.Add(20 * time.Minute)
+	r.Holds = nil
+	if _, why, ok := p.Plan(over(now), r, now); ok || why != "" {
+		t.Errorf("within the grace time: put %v, said %q", ok, why)
+	}
+	now = now.Add(20 * time.Minute)
+	if _, _, ok := p.Plan(over(now), r, now); !ok {
+		t.Error("after the grace time none is put")
+	}
+	now = now.Add(time.Minute)
+	d := overDecision(now, "shop", Observe)
+	if c := tr.Add(d); len(c) != 1 || c[0].Again {
+		t.Errorf("a trigger that observes asks again: %+v", c)
 	}
 }
 

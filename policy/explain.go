@@ -30,7 +30,8 @@ const (
 const maxSteps = 200
 
 // Try says what would happen to a message now, and why: the decision with its steps, and
-// every counter the message would ask. It counts nothing and takes no number.
+// every counter the message would ask. It counts nothing and takes no number. Unlike that
+// of [Engine.Check], its Over is filled where a hold decides, too.
 func (e *Engine) Try(now Moment, s *Submission, id Identity) (*Decision, []Usage) {
 	rs := e.rules.Load()
 	d := begin(now, s, id)
@@ -45,18 +46,20 @@ func (e *Engine) Try(now Moment, s *Submission, id Identity) (*Decision, []Usage
 	asks, with := rs.plan(nil, nil, &p)
 	res := make([]counters.Result, len(asks))
 	admitted := e.table.Peek(now.Boot, asks, res)
+	d.settle(&p, asks, res, with, admitted, true)
+	d.Counted = false
 	if h := rs.holds.match(&p); h != nil {
-		d.holdBy(h)
-	} else {
-		d.settle(&p, asks, res, with, admitted, true)
-		d.Counted = false
+		d.holdBy(h) // what is over stays in d.Over: the end of the hold does not make room
+		d.Would = Accept
 	}
 	e.keep(d, rs, false)
 	d.write()
 	d.triggerSteps(rs, &p, asks, res, with)
-	usage := make([]Usage, len(asks))
+	usage := make([]Usage, 0, len(asks))
 	for i := range asks {
-		usage[i] = e.usageRow(now, &asks[i], &with[i])
+		if with[i].limit.mode != Off {
+			usage = append(usage, e.usageRow(now, &asks[i], &with[i]))
+		}
 	}
 	return d, usage
 }
@@ -98,6 +101,8 @@ func (d *Decision) holdSteps(rs *ruleset, p *probe) {
 			s.Text = fmt.Sprintf("%s of this %s, %s (%s)", h.verdict(), h.Scope, until, h.Provenance.text("database"))
 		case one.match(&always) != nil:
 			s.Outcome, s.Text = StepEnded, "it ended at "+momentText(h.Until)
+		case h.Claimed && !p.id.Claimed && h.Value == p.id.Directory:
+			s.Outcome, s.Text = StepApart, "it rests on a claim and stops only what claims this directory, "+until
 		default:
 			s.Outcome, s.Text = StepApart, fmt.Sprintf("it is for another %s, %s", h.Scope, until)
 		}
@@ -132,6 +137,8 @@ func (d *Decision) exemptionSteps(rs *ruleset, p *probe) {
 	}
 }
 
+const textOff = "it is switched off for this sender"
+
 // triggerSteps lists every trigger with what it said.
 func (d *Decision) triggerSteps(rs *ruleset, p *probe, asks []counters.Ask, res []counters.Result, with []asked) {
 	next := 0
@@ -143,7 +150,7 @@ func (d *Decision) triggerSteps(rs *ruleset, p *probe, asks []counters.Ask, res 
 			s = triggerStep(p, &asks[next], &res[next], &with[next])
 			next++
 		case watched:
-			s.Outcome, s.Text = StepOff, "it is switched off for this sender"
+			s.Outcome, s.Text = StepOff, textOff
 		default:
 			s.Text = fmt.Sprintf("it watches %s, which this message has not", t.Watch)
 		}
@@ -155,6 +162,10 @@ func (d *Decision) triggerSteps(rs *ruleset, p *probe, asks []counters.Ask, res 
 func triggerStep(p *probe, ask *counters.Ask, r *counters.Result, a *asked) Step {
 	t := a.t
 	s := Step{Rule: "trigger " + t.Name, Key: keyText(ask.Group, ask.Name), Outcome: StepFits}
+	if a.limit.mode == Off {
+		s.Outcome, s.Text = StepOff, textOff
+		return s
+	}
 	s.Text = fmt.Sprintf("%d of %d %s used in the last %s (limit: %s); this message counts as %d",
 		r.Used, ask.Max, t.Count, PeriodText(t.Per), a.origin(), ask.Units)
 	if !r.Over {

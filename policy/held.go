@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -61,33 +63,65 @@ func (e *Engine) keep(d *Decision, rs *ruleset, count bool) {
 	}
 }
 
+// unkeep gives back the room that a frozen message took which is not in the queue.
+func (e *Engine) unkeep(d *Decision) {
+	h := &e.held
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	total := h.byAccount[d.Identity.Account]
+	if total.messages--; total.messages <= 0 {
+		delete(h.byAccount, d.Identity.Account)
+		return
+	}
+	total.bytes = max(total.bytes-max(d.Submission.Size, 0), 0)
+	h.byAccount[d.Identity.Account] = total
+}
+
+// HeldAccounts lists the accounts that have frozen mail in the queue, as far as the engine
+// knows.
+func (e *Engine) HeldAccounts() []string {
+	h := &e.held
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Collect(maps.Keys(h.byAccount))
+}
+
+// Leave is the answer to whether a held message may leave the queue.
+type Leave struct {
+	Admitted bool
+	Seq      uint64    // its number if it was counted: to be stored, for [Engine.ReplayStored]
+	FreeAt   time.Time // when it will fit, if not now; zero if nobody can tell
+}
+
 // AdmitHeld asks whether a held message may leave the queue now, and counts it if so. It
-// may as soon as no hold stands on its sender and it fits every enforcing trigger;
-// freeAt is when it will fit, zero if nobody can tell (a hold, or more recipients than
-// the limit).
-func (e *Engine) AdmitHeld(now Moment, id Identity, subjectKey string, recipients int) (admitted bool, freeAt time.Time) {
+// may as soon as no hold stands on its sender and it fits every enforcing trigger; nobody
+// can tell when where a hold stands or it has more recipients than the limit. The
+// account's place in the panel must be filled in ([AccountMap.Place]).
+func (e *Engine) AdmitHeld(now Moment, id Identity, subjectKey string, recipients int) Leave {
+	e.gate.RLock()
+	defer e.gate.RUnlock()
 	rs := e.rules.Load()
 	if id.Account == "" {
 		id.Account = AccountUnknown
 	}
 	if rs.rules.Disabled || id.Source == SourceSystem {
-		return true, now.Wall
+		return Leave{Admitted: true}
 	}
 	p := probe{now: now, id: &id, subjectKey: subjectKey, recipients: recipients}
 	if rs.holds.match(&p) != nil {
-		return false, time.Time{}
+		return Leave{}
 	}
 	var askBuf [onStack]counters.Ask
 	var withBuf [onStack]asked
 	asks, _ := rs.plan(askBuf[:0], withBuf[:0], &p)
-	if len(asks) == 0 {
-		return true, now.Wall
+	if len(asks) == 0 { // a trigger that is switched on later wants to know
+		return Leave{Admitted: true, Seq: e.table.NextSeq()}
 	}
 	res := make([]counters.Result, len(asks))
-	if admitted, _ = e.table.Admit(now.Boot, asks, res); admitted {
-		return true, now.Wall
+	if admitted, seq := e.table.Admit(now.Boot, asks, res); admitted {
+		return Leave{Admitted: true, Seq: seq}
 	}
-	return false, latestFree(now, asks, res)
+	return Leave{FreeAt: latestFree(now, asks, res)}
 }
 
 // latestFree is when the last of the binding counters has room; zero if one never has.

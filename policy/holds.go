@@ -7,6 +7,7 @@ type holdIndex struct {
 	account   map[string][]*Hold
 	mailbox   map[string][]*Hold
 	directory map[within][]*Hold
+	claimed   map[within][]*Hold // directories, by a claim: they stop claims only
 	subject   map[within][]*Hold
 }
 
@@ -16,7 +17,7 @@ func newHoldIndex(list []Hold) holdIndex {
 	}
 	x := holdIndex{
 		account: make(map[string][]*Hold), mailbox: make(map[string][]*Hold),
-		directory: make(map[within][]*Hold), subject: make(map[within][]*Hold),
+		directory: make(map[within][]*Hold), claimed: make(map[within][]*Hold), subject: make(map[within][]*Hold),
 	}
 	for i := range list {
 		h := &list[i]
@@ -27,7 +28,11 @@ func newHoldIndex(list []Hold) holdIndex {
 		case ScopeMailbox:
 			x.mailbox[h.Value] = append(x.mailbox[h.Value], h)
 		case ScopeDirectory:
-			x.directory[in] = append(x.directory[in], h)
+			if h.Claimed {
+				x.claimed[in] = append(x.claimed[in], h)
+			} else {
+				x.directory[in] = append(x.directory[in], h)
+			}
 		case ScopeSubject:
 			x.subject[in] = append(x.subject[in], h)
 		}
@@ -47,7 +52,11 @@ func (x *holdIndex) match(p *probe) *Hold {
 		h = better(h, x.mailbox[id.Mailbox], p.now.Wall)
 	}
 	if id.Directory != "" {
-		h = better(h, x.directory[within{p.directoryOwner(), id.Directory}], p.now.Wall)
+		in := within{p.directoryOwner(), id.Directory}
+		h = better(h, x.directory[in], p.now.Wall)
+		if id.Claimed {
+			h = better(h, x.claimed[in], p.now.Wall)
+		}
 	}
 	return better(h, x.subject[within{id.Account, p.subjectKey}], p.now.Wall)
 }

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -307,8 +308,20 @@ func TestIdentifySharedWebUser(t *testing.T) {
 	})
 }
 
+// ownUsage is what an account's counters hold, without what was only claimed.
+func ownUsage(e *Engine, account string) string {
+	text := ""
+	for _, u := range e.Usage(noon(), account) {
+		if !strings.HasPrefix(u.Key, account+" "+claimedKey) {
+			text += fmt.Sprintf("%s %s=%d\n", u.Trigger, u.Key, u.Used)
+		}
+	}
+	return text
+}
+
 // TestNothingTheSenderWritesChangesTheAccount takes what a spammer may forge, one after
-// the other, on every way of submission.
+// the other, on every way of submission: neither whom it is charged to nor any counter of
+// the neighbour changes.
 func TestNothingTheSenderWritesChangesTheAccount(t *testing.T) {
 	m := testMap()
 	forgeries := map[string]func(*Submission){
@@ -338,9 +351,23 @@ func TestNothingTheSenderWritesChangesTheAccount(t *testing.T) {
 		"stranger":     {func(f ...func(*Submission)) *Submission { return smtpMail("203.0.113.9", f...) }, nil, AccountUnknown},
 		"auto-reply":   {func(f ...func(*Submission)) *Submission { return scriptMail(f...) }, delivery(1001), "shop"},
 	}
+	r := &Rules{Triggers: DefaultTriggers()}
+	for i := range r.Triggers {
+		r.Triggers[i].Mode, r.Triggers[i].Max = Enforce, 1<<30
+	}
+	e := newTestEngine(t, r)
+	genuine := scriptMail(inDirectory("/home2/news/www"), func(s *Submission) { s.CallerUID, s.Subject = 1002, "News 1002" })
+	e.Check(noon(), genuine, Identify(genuine, nil, m))
+	before := ownUsage(e, "news")
 	for way, w := range ways {
 		for forgery, forge := range forgeries {
-			id := Identify(w.make(forge), w.o, m)
+			s := w.make(forge)
+			id := Identify(s, w.o, m)
+			e.Check(noon(), s, id)
+			if after := ownUsage(e, "news"); after != before {
+				t.Errorf("%s with %s: the neighbour's counters were\n%sand are now\n%s", way, forgery, before, after)
+				before = after
+			}
 			if id.Account != w.want {
 				t.Errorf("%s with %s: charged to %q, want %q (%s)", way, forgery, id.Account, w.want, id.Basis)
 			}
@@ -495,5 +522,21 @@ func BenchmarkIdentify(b *testing.B) {
 				Identify(bb.s, bb.o, m)
 			}
 		})
+	}
+}
+
+func TestAnAddressIsCountedWithItsNetwork(t *testing.T) {
+	for addr, want := range map[string]string{
+		"192.0.2.1": "192.0.2.1/32", "::ffff:192.0.2.1": "192.0.2.1/32", "2001:db8::1": "2001:db8::/64", "2001:db8:0:1:ffff::9%eth0": "2001:db8:0:1::/64",
+	} {
+		a := netip.MustParseAddr(addr)
+		got := CountedNet(a)
+		group := ipGroup(IPLogin, a)
+		if got.String() != want || group != "ip:login:"+strings.TrimSuffix(want, "/32") {
+			t.Errorf("%s is counted as %s in %q, want %s", addr, got, group, want)
+		}
+	}
+	if CountedNet(netip.Addr{}).IsValid() {
+		t.Error("no address has a network")
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"math"
 	"slices"
+	"strings"
 
 	"osm/counters"
 )
@@ -34,7 +35,8 @@ func (e *Engine) Near(now Moment, share float64, limit int, place func(account s
 			n.Account = ""
 			id.Account = keyText(f.Group, "")
 		} else {
-			id = place(f.Group)
+			n.Account = strings.TrimPrefix(f.Group, claimPrefix)
+			id = place(n.Account)
 		}
 		ask, a, ok := rs.ask(now, t, f.Group, f.Name, id)
 		if !ok || a.exempt != nil && a.exempt.Ceiling <= 0 {
@@ -69,6 +71,9 @@ func (rs *ruleset) floors(share float64) []int64 {
 	floor := make([]int64, highest+1)
 	for i := range rs.triggers {
 		t := &rs.triggers[i]
+		if !t.live {
+			continue // it has no slot
+		}
 		lowest := t.base.max
 		for j := range rs.rules.Overrides {
 			if o := &rs.rules.Overrides[j]; o.Max != nil && o.concerns(t) {
@@ -83,21 +88,27 @@ func (rs *ruleset) floors(share float64) []int64 {
 // ask describes a counter as a message that fills it would ask it; ok is false where its
 // trigger is off.
 func (rs *ruleset) ask(now Moment, t *trigger, group, name string, id Identity) (ask counters.Ask, a asked, ok bool) {
+	place := owner{id.Reseller, id.Package, id.Account, id.Mailbox}
 	switch t.Watch {
 	case WatchLogin:
 		id.Source, id.Mailbox = SourceLogin, name
+		place.mailbox = name
 	case WatchDirectory:
 		id.Source, id.Directory = SourceScript, name
+		if strings.HasPrefix(group, claimPrefix) {
+			id.DirectoryAccount, id.Claimed, id.Account = id.Account, true, ""
+			place = owner{account: id.DirectoryAccount}
+		}
 	}
 	p := probe{now: now, id: &id}
 	if t.Watch == WatchSubject && !nameless(group) {
 		p.subjectKey = name
 	}
-	over := rs.overrides.of(owner{id.Reseller, id.Package, id.Account, id.Mailbox})
+	over := rs.overrides.of(place)
 	a = asked{t: t, limit: over.limit(t, now.Wall)}
 	if a.limit.mode == Off {
 		return ask, a, false
 	}
-	a.exempt = bestExemption(rs.exempt.match(nil, &p), t, false, a.limit.max)
+	a.exempt = bestExemption(rs.exempt.match(nil, &p), t, id.Claimed, a.limit.max)
 	return counters.Ask{Slot: t.slot, Group: group, Name: name, Period: t.period, Units: 1, Max: a.limit.max}, a, true
 }

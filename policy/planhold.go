@@ -56,8 +56,9 @@ func (p *HoldPlanner) inGrace(h *Hold, grace time.Duration, now Moment) bool {
 	return false
 }
 
-// Plan says which hold a new event asks for. If ok is false none is to be put, and why
-// says the reason in words for the event; it is empty if nobody asked for a hold.
+// Plan says which hold an event asks for that is new, or whose sender goes on after its
+// hold has ended. If ok is false none is to be put, and why says the reason in words for
+// the event; it is empty if nobody asked for a hold, or asks again.
 //
 // The culprit is the mailbox for a login trigger, the directory or the Subject for
 // theirs, else the account. Directory and Subject are the sender's to choose: where one
@@ -65,6 +66,14 @@ func (p *HoldPlanner) inGrace(h *Hold, grace time.Duration, now Moment) bool {
 // rests on a claim takes no part in that, neither as the first nor as the second, or a
 // neighbour under the same web user could have it held.
 func (p *HoldPlanner) Plan(c EventChange, r *Rules, now Moment) (h Hold, why string, ok bool) {
+	h, why, ok = p.plan(c, r, now)
+	if c.Again {
+		why = "" // it was said when the event was new, and is asked again and again
+	}
+	return h, why, ok
+}
+
+func (p *HoldPlanner) plan(c EventChange, r *Rules, now Moment) (h Hold, why string, ok bool) {
 	ev := &c.Event
 	var action *Action
 	for i := range c.Actions {
@@ -72,7 +81,7 @@ func (p *HoldPlanner) Plan(c EventChange, r *Rules, now Moment) (h Hold, why str
 			action = &c.Actions[i]
 		}
 	}
-	if !c.New || action == nil || ev.Mode != Enforce {
+	if !c.New && !c.Again || action == nil || ev.Mode != Enforce {
 		return Hold{}, "", false
 	}
 	h, why = culprit(ev)
@@ -82,13 +91,14 @@ func (p *HoldPlanner) Plan(c EventChange, r *Rules, now Moment) (h Hold, why str
 	if (h.Scope == ScopeDirectory || h.Scope == ScopeSubject) && !ev.Claimed && trippedBefore(ev, r, now) && !manySenders(ev.Account) {
 		h.Scope, h.Value = ScopeAccount, ""
 	}
+	h.Claimed = ev.Claimed
 	if covered(&h, r, now) {
 		return Hold{}, "a hold stands on it already", false
 	}
 	if p.inGrace(&h, r.Settings.HoldGrace, now) {
 		return Hold{}, "an operator released it a short time ago", false
 	}
-	h.Verdict, h.Release, h.Trigger, h.EventID, h.Claimed = Freeze, c.Release, ev.Trigger, ev.ID, ev.Claimed
+	h.Verdict, h.Release, h.Trigger, h.EventID = Freeze, c.Release, ev.Trigger, ev.ID
 	if action.For > 0 {
 		h.Until = now.Wall.Add(action.For)
 	}
@@ -104,9 +114,14 @@ func manySenders(account string) bool { return strings.HasPrefix(account, "(") }
 func culprit(ev *Event) (h Hold, why string) {
 	h.Account = ev.Account
 	part, hasPart := strings.CutPrefix(ev.Key, ev.Account+" ")
+	if ev.Watch == WatchDirectory {
+		part = strings.TrimPrefix(part, claimedKey)
+	}
 	switch {
 	case ev.Watch == WatchClientIP:
 		return h, "an address has no mail of its own to hold"
+	case ev.Watch == WatchLogin && ev.Mailbox != "": // exact, whoever's it is
+		h.Scope, h.Value = ScopeMailbox, ev.Mailbox
 	case nameless(ev.Account):
 		return h, "mail of unknown senders is not held together"
 	case ev.Watch == WatchDirectory && hasPart:
@@ -115,8 +130,6 @@ func culprit(ev *Event) (h Hold, why string) {
 		h.Scope, h.Value = ScopeSubject, part
 	case ev.Claimed: // never more than the directory
 		return h, "what rests on a claim starts nothing against an account"
-	case ev.Watch == WatchLogin && ev.Mailbox != "":
-		h.Scope, h.Value = ScopeMailbox, ev.Mailbox
 	case manySenders(ev.Account):
 		return h, "a shared user's mail is of many accounts and is not held together"
 	default:
@@ -146,6 +159,7 @@ func covered(target *Hold, r *Rules, now Moment) bool {
 			continue
 		}
 		same := h.Scope == target.Scope && h.Value == target.Value && (h.Account == target.Account || h.Scope == ScopeMailbox)
+		same = same && (target.Claimed || !h.Claimed) // what a claim put stops claims only
 		// A claimed directory's mail is not the account's own: its hold does not stop it.
 		if same || h.Scope == ScopeAccount && h.Account == target.Account && !target.Claimed {
 			return true

@@ -2,9 +2,12 @@ package policy
 
 import (
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"osm/counters"
 )
 
 func TestOverrides(t *testing.T) {
@@ -130,8 +133,40 @@ func TestAClaimedDirectoryHasTheLimitsOfItsAccount(t *testing.T) {
 		t.Errorf("%d passed, want 8", n)
 	}
 	d := e.Check(noon(), s, id)
-	if o := d.Over[0]; !o.Claimed || o.Account != "shop" || o.Key != "shop /home/shop/www" || d.Identity.Account != "(shared:nobody)" {
+	if o := d.Over[0]; !o.Claimed || o.Account != "shop" || o.Key != "shop claimed /home/shop/www" || d.Identity.Account != "(shared:nobody)" {
 		t.Errorf("over = %+v", o)
+	}
+}
+
+// A script under the shared web user goes into a neighbour's directory, and into many more:
+// neither does it use up what the neighbour's own scripts may send there, nor do his
+// counters make room for it.
+func TestAClaimUsesUpNobodysOwnDirectory(t *testing.T) {
+	e := NewEngine(counters.New(counters.Options{PerGroup: 8}), rulesOf(enforcing("directory-hour", WatchDirectory, 5, Messages)))
+	own, ownID := fromScript("shop", "/home/shop/cron", "x", 1)
+	if n := send(e, noon(), 3, own, ownID); n != 3 {
+		t.Fatalf("%d of the owner's passed, want 3", n)
+	}
+	s, id := claimed("shop", "/home/shop/cron")
+	if n := send(e, noon(), 9, s, id); n != 5 {
+		t.Errorf("%d claims passed, want 5", n)
+	}
+	for i := range 50 {
+		s, id := claimed("shop", "/home/shop/"+strconv.Itoa(i))
+		send(e, noon(), 5, s, id)
+	}
+	keys := map[string]int64{}
+	for _, u := range e.Usage(noon(), "shop") {
+		keys[u.Key] = u.Used
+	}
+	if keys["shop /home/shop/cron"] != 3 || keys["shop claimed /home/shop/49"] != 5 || len(keys) != 9 {
+		t.Errorf("usage = %v, want the owner's own with 3, and 8 claims apart", keys)
+	}
+	if n := send(e, noon(), 9, own, ownID); n != 2 {
+		t.Errorf("%d more of the owner's passed, want 2", n)
+	}
+	if err := e.Reset("directory-hour", "shop claimed /home/shop/49"); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -249,6 +284,8 @@ func TestHolds(t *testing.T) {
 		{"another mailbox's", []Hold{{ID: 7, Scope: ScopeMailbox, Account: "shop", Value: "x@shop.example"}}, login, Accept},
 		{"a directory's", []Hold{{ID: 7, Scope: ScopeDirectory, Account: "shop", Value: "/home/shop/www"}}, script, Freeze},
 		{"a directory's is exact", []Hold{{ID: 7, Scope: ScopeDirectory, Account: "shop", Value: "/home/shop"}}, script, Accept},
+		{"a directory's that rests on a claim leaves the owner's own mail alone", []Hold{{ID: 7, Scope: ScopeDirectory, Account: "shop", Value: "/home/shop/www", Claimed: true}}, script, Accept},
+		{"a directory's that rests on a claim stops claims", []Hold{{ID: 7, Scope: ScopeDirectory, Account: "shop", Value: "/home/shop/www", Claimed: true}}, claim, Freeze},
 		{"a directory's stops a claim of it", []Hold{{ID: 7, Scope: ScopeDirectory, Account: "shop", Value: "/home/shop/www"}}, claim, Freeze},
 		{"a Subject's", []Hold{{ID: 7, Scope: ScopeSubject, Account: "shop", Value: "invoice #"}}, script, Freeze},
 		{"a Subject's of another account", []Hold{{ID: 7, Scope: ScopeSubject, Account: "other", Value: "invoice #"}}, script, Accept},
@@ -320,32 +357,102 @@ func TestHeldFull(t *testing.T) {
 	}
 }
 
+// Exim gave up before it had the answer: the message has passed and is not in the queue.
+func TestAnAnswerThatWasNotTakenHoldsNothing(t *testing.T) {
+	tr := enforcing("account-hour", WatchAccount, 1, Messages)
+	e := newTestEngine(t, &Rules{Triggers: []Trigger{tr}, Settings: Settings{HeldMaxMessages: 2, HeldMaxBytes: 1 << 20}})
+	s, id := fromScript("shop", "", "x", 1)
+	accepted := e.Check(noon(), s, id)
+	if d := e.Unanswered(accepted); d != accepted {
+		t.Errorf("an accepted message becomes %+v", d)
+	}
+	for i := range 5 {
+		d := e.Check(noon(), s, id)
+		if d.Verdict != Freeze || d.Reason != ReasonOver {
+			t.Fatalf("message %d: %v, %v; want it frozen with room for it", i, d.Verdict, d.Reason)
+		}
+		if d = e.Unanswered(d); d.Verdict != Accept || d.Reason != ReasonUnanswered || !d.Counted {
+			t.Fatalf("message %d passed as %v, %v, counted %v", i, d.Verdict, d.Reason, d.Counted)
+		}
+	}
+	if list := e.HeldAccounts(); len(list) != 0 {
+		t.Errorf("the engine believes that %v have held mail", list)
+	}
+	e.Check(noon(), s, id)
+	if list := e.HeldAccounts(); len(list) != 1 || list[0] != "shop" {
+		t.Errorf("accounts with held mail: %v, want shop", list)
+	}
+	if used := e.Usage(noon(), "shop")[0].Used; used != 6 {
+		t.Errorf("used %d, want the 6 that passed", used)
+	}
+}
+
 func TestHeldMailLeavesAtTheLimitsPace(t *testing.T) {
 	e := newTestEngine(t, rulesOf(enforcing("account-hour", WatchAccount, 3, Recipients)))
 	_, id := fromScript("shop", "", "x", 1)
 	now := noon()
 	for i := range 3 {
-		if ok, _ := e.AdmitHeld(now, id, "x", 1); !ok {
-			t.Fatalf("message %d does not leave an empty window", i)
+		if l := e.AdmitHeld(now, id, "x", 1); !l.Admitted || l.Seq == 0 {
+			t.Fatalf("message %d does not leave an empty window, or without a number: %+v", i, l)
 		}
 	}
-	ok, free := e.AdmitHeld(now, id, "x", 1)
-	if ok || free.Before(now.Wall.Add(59*time.Minute)) {
-		t.Fatalf("the fourth: %v, free at %v", ok, free)
+	l := e.AdmitHeld(now, id, "x", 1)
+	if l.Admitted || l.FreeAt.Before(now.Wall.Add(59*time.Minute)) {
+		t.Fatalf("the fourth: %+v", l)
 	}
-	if ok, _ := e.AdmitHeld(now.Add(free.Sub(now.Wall)), id, "x", 1); !ok {
+	if l := e.AdmitHeld(now.Add(l.FreeAt.Sub(now.Wall)), id, "x", 1); !l.Admitted {
 		t.Error("it does not leave at the moment that was said")
 	}
-	if ok, free := e.AdmitHeld(now, id, "x", 4); ok || !free.IsZero() {
-		t.Errorf("four recipients of three: %v, %v; want never", ok, free)
+	if l := e.AdmitHeld(now, id, "x", 4); l.Admitted || !l.FreeAt.IsZero() {
+		t.Errorf("four recipients of three: %+v; want never", l)
 	}
 	e.SetRules(&Rules{Triggers: e.Rules().Triggers, Holds: []Hold{{ID: 1, Scope: ScopeSubject, Account: "shop", Value: "x"}}})
 	now = now.Add(2 * time.Hour)
-	if ok, free := e.AdmitHeld(now, id, "x", 1); ok || !free.IsZero() {
-		t.Errorf("while a hold stands: %v, %v", ok, free)
+	if l := e.AdmitHeld(now, id, "x", 1); l.Admitted || !l.FreeAt.IsZero() {
+		t.Errorf("while a hold stands: %+v", l)
 	}
-	if ok, _ := e.AdmitHeld(now, id, "y", 1); !ok {
+	if l := e.AdmitHeld(now, id, "y", 1); !l.Admitted {
 		t.Error("a hold on another Subject keeps it")
+	}
+}
+
+// What a package or reseller may send holds for held mail too: its identity comes out of the
+// store without its place in the panel.
+func TestHeldMailLeavesByTheLimitsOfItsPlaceInThePanel(t *testing.T) {
+	m := NewAccountMap(AccountMapInput{Accounts: []Account{{Name: "shop", UID: 1001, Reseller: "anna", Package: "basic"}, {Name: "other", UID: 1002}}})
+	observing := enforcing("account-hour", WatchAccount, 300, Messages)
+	observing.Mode = Observe
+	off := observing
+	off.Mode = Off
+	tests := []struct {
+		name    string
+		trigger Trigger
+		over    Override
+		shop    int // of 10 messages
+	}{
+		{"a package's maximum", enforcing("account-hour", WatchAccount, 300, Messages), Override{Level: LevelPackage, Name: "basic", Max: ptr(int64(2))}, 2},
+		{"a reseller's maximum", enforcing("account-hour", WatchAccount, 300, Messages), Override{Level: LevelReseller, Name: "anna", Max: ptr(int64(3))}, 3},
+		{"enforced for a package alone", observing, Override{Level: LevelPackage, Name: "basic", Max: ptr(int64(4)), Mode: ptr(Enforce)}, 4},
+		{"switched on for a package alone", off, Override{Level: LevelPackage, Name: "basic", Max: ptr(int64(5)), Mode: ptr(Enforce)}, 5},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			e := newTestEngine(t, &Rules{Triggers: []Trigger{tt.trigger}, Overrides: []Override{tt.over}})
+			for account, want := range map[string]int{"shop": tt.shop, "other": 10} {
+				n := 0
+				for range 10 {
+					if e.AdmitHeld(noon(), m.Place(Identity{Account: account, Source: SourceScript}), "x", 1).Admitted {
+						n++
+					}
+				}
+				if n != want {
+					t.Errorf("%d of %s's held messages left at once, want %d", n, account, want)
+				}
+			}
+		})
+	}
+	if id := m.Place(Identity{Account: AccountUnknown}); id.Reseller != "" || id.Package != "" {
+		t.Errorf("nobody's place: %+v", id)
 	}
 }
 
@@ -434,11 +541,34 @@ func TestKeysReadBack(t *testing.T) {
 			t.Errorf("parseKey(%q) is believed", key)
 		}
 	}
+	for _, key := range []string{"shop /home/shop/www", "shop claimed /home/shop/www", "shop"} {
+		if group, name, ok := parseKey(WatchDirectory, key); !ok || keyText(group, name) != key {
+			t.Errorf("parseKey(%q) = %q, %q, %v: it is written %q", key, group, name, ok, keyText(group, name))
+		}
+	}
 	if g := ipGroup(IPLogin, netip.MustParseAddr("::ffff:192.0.2.1")); g != "ip:login:192.0.2.1" {
 		t.Errorf("an IPv4 address in IPv6 form counts as %q", g)
 	}
 	e := newTestEngine(t, rulesOf(enforcing("account-hour", WatchAccount, 1, Messages)))
 	if err := e.Reset("acount-hour", "shop"); err == nil || !strings.Contains(err.Error(), `nearest is "account-hour"`) {
 		t.Errorf("Reset of a misspelt trigger: %v", err)
+	}
+}
+
+func TestTryTellsWhatIsOverBehindAHold(t *testing.T) {
+	observer := enforcing("seen", WatchAccount, 1, Messages)
+	observer.Mode = Observe
+	e := newTestEngine(t, &Rules{
+		Triggers: []Trigger{enforcing("account-hour", WatchAccount, 1, Messages), observer},
+		Holds:    []Hold{{ID: 8, Scope: ScopeAccount, Account: "shop", Trigger: "directory-hour"}},
+	})
+	s, id := fromScript("shop", "/home/shop", "x", 1)
+	e.CountIn(noon(), s, id, ReasonNotReady)
+	d, _ := e.Try(noon(), s, id)
+	if d.Verdict != Freeze || d.Reason != ReasonHold || d.HoldID != 8 || d.Trigger != "directory-hour" || d.Would != Accept || d.Counted {
+		t.Errorf("tried %v for %v by %q, hold %d, would %v; want what the hold says", d.Verdict, d.Reason, d.Trigger, d.HoldID, d.Would)
+	}
+	if len(d.Over) != 2 || d.Over[0].Trigger != "account-hour" || d.Over[0].FreeAt.IsZero() {
+		t.Errorf("over behind the hold: %+v, want both triggers", d.Over)
 	}
 }

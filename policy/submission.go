@@ -122,6 +122,14 @@ var ipClassNames = [...]string{"", "login", "recent-auth", "always-relay"}
 
 func (c IPClass) String() string { return name(ipClassNames[:], int(c)) }
 
+// CountedNet is the network whose addresses have one counter together: an IPv4 address
+// alone, an IPv6 address with its /64. It is invalid if a is.
+func CountedNet(a netip.Addr) netip.Prefix {
+	a = plainAddr(a)
+	p, _ := a.Prefix(min(a.BitLen(), 64)) // an address that is invalid has no bits
+	return p
+}
+
 // Accounts with a name of their own: no panel user can be called so.
 const (
 	AccountUnknown = "(unknown)"

@@ -9,9 +9,17 @@ import (
 	"osm/counters"
 )
 
+// claimedKey stands in a key between the account and a directory of it that was only
+// claimed: "shop claimed /home/shop/www". A directory begins with a slash, so it cannot be
+// mistaken.
+const claimedKey = "claimed "
+
 // keyText writes a counter's key as people do: "shop", "shop Invoice #",
 // "login 192.0.2.1".
 func keyText(group, name string) string {
+	if account, ok := strings.CutPrefix(group, claimPrefix); ok {
+		return account + " " + claimedKey + name
+	}
 	if class, ok := strings.CutPrefix(group, ipGroupPrefix); ok {
 		return strings.Replace(class, ":", " ", 1)
 	}
@@ -32,6 +40,9 @@ func parseKey(w Watch, key string) (group, name string, ok bool) {
 		}
 		return ipGroup(IPClass(class), prefix.Addr()), "", true
 	}
+	if directory, claimed := strings.CutPrefix(rest, claimedKey); w == WatchDirectory && claimed {
+		return claimPrefix + first, directory, first != ""
+	}
 	return first, rest, first != ""
 }
 
@@ -50,28 +61,30 @@ func (e *Engine) UsageOf(now Moment, id Identity) []Usage {
 	if g, _, ok := parseKey(WatchClientIP, id.Account); ok {
 		group, isIP = g, true
 	}
-	type found struct {
-		t    *trigger
-		name string
-	}
-	var list []found
+	var list []counted
 	seen := make(map[*trigger]bool)
-	e.table.Usage(now.Boot, group, func(slot uint16, name string, period, used int64) {
-		if t := rs.bySlot[slot]; t != nil && t.period == period {
-			list = append(list, found{t, name})
-			seen[t] = true
-		}
-	})
+	find := func(group string) {
+		e.table.Usage(now.Boot, group, func(slot uint16, name string, period, used int64) {
+			if t := rs.bySlot[slot]; t != nil && t.period == period {
+				list = append(list, counted{t, group, name})
+				seen[t] = true
+			}
+		})
+	}
+	find(group)
+	if !isIP {
+		find(claimPrefix + group)
+	}
 	for i := range rs.triggers {
 		t := &rs.triggers[i]
 		total := t.Watch == WatchAccount || t.Watch == WatchScripts || t.Watch == WatchAutomatic
 		if total && !isIP && !nameless(group) && !seen[t] {
-			list = append(list, found{t, ""})
+			list = append(list, counted{t, group, ""})
 		}
 	}
 	usage := make([]Usage, 0, len(list))
-	for _, f := range list {
-		if u, ok := e.usage(rs, now, f.t, group, f.name, id); ok {
+	for i := range list {
+		if u, ok := e.usage(rs, now, &list[i], id); ok {
 			usage = append(usage, u)
 		}
 	}
@@ -85,9 +98,15 @@ func (e *Engine) UsageOf(now Moment, id Identity) []Usage {
 	return usage
 }
 
+// counted is one counter that holds something.
+type counted struct {
+	t           *trigger
+	group, name string
+}
+
 // usage describes one counter; ok is false for a trigger that is off there.
-func (e *Engine) usage(rs *ruleset, now Moment, t *trigger, group, name string, id Identity) (Usage, bool) {
-	ask, a, ok := rs.ask(now, t, group, name, id)
+func (e *Engine) usage(rs *ruleset, now Moment, c *counted, id Identity) (Usage, bool) {
+	ask, a, ok := rs.ask(now, c.t, c.group, c.name, id)
 	if !ok {
 		return Usage{}, false
 	}
@@ -165,7 +184,7 @@ func (e *Engine) Reset(name, key string) error {
 	if !ok {
 		return fmt.Errorf("reset %s: %.200q is no key of a %s trigger", name, key, t.Watch)
 	}
-	if !e.table.Reset(t.slot, group, part) {
+	if !t.live || !e.table.Reset(t.slot, group, part) {
 		return fmt.Errorf("reset %s of %.200q: %w", name, key, ErrNoCounter)
 	}
 	return nil

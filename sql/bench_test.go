@@ -190,7 +190,7 @@ func BenchmarkTop(b *testing.B) {
 	}{{"day", day.Add(5 * time.Minute)}, {"hour", day.Add(22*time.Hour + 50*time.Minute)}} {
 		b.Run(since.name, func(b *testing.B) {
 			for b.Loop() {
-				top, err := f.Top(ctx, since.at, "recipients", 20)
+				top, err := f.Top(ctx, TopFilter{Since: since.at, By: "recipients", Limit: 20})
 				if err != nil || len(top.Items) != 20 {
 					b.Fatal(len(top.Items), err)
 				}

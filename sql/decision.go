@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -58,7 +59,7 @@ func (c *cursor) decision(ctx context.Context, v []value, key *[16]byte) (d Deci
 	if ip := addressOf(v[9]); ip.IsValid() {
 		d.ClientIP = ip.String()
 	}
-	if d.Account, err = c.accountName(ctx, integer(v[2])); err != nil {
+	if d.Account, err = c.account(ctx, v[2]); err != nil {
 		return d, err
 	}
 	for i, to := range [...]*string{&d.Mailbox, &d.Basis, &d.WorkingDirectory, &d.Script, &d.SubKey, &d.EnvelopeSender, &d.Subject, &d.SubjectKey, &d.Trigger} {
@@ -74,16 +75,75 @@ func (c *cursor) decision(ctx context.Context, v []value, key *[16]byte) (d Deci
 	return d, nil
 }
 
-// DecisionBySeq finds a decision by its number. The error is [ErrNotFound] if there is
-// none, or not yet: it may still wait to be written.
+// DecisionBySeq finds a decision by its number, also one that is too old to be kept but
+// that an event or the register of held mail still names. The error is [ErrNotFound] if
+// there is none, or not yet: it may still wait to be written.
 func (s *Store) DecisionBySeq(ctx context.Context, seq uint64) (d Decision, err error) {
 	err = s.read(ctx, "find decision", func(ctx context.Context, c *cursor) error {
-		return c.one(ctx, "SELECT "+decisionColumns+" FROM decisions WHERE seq = ?", []value{int64(seq)}, func(v []value) (err error) {
+		return c.firstOf(ctx, decisionSources, "seq = ?", []value{int64(seq)}, func(v []value) (err error) {
 			d, err = c.decision(ctx, v, s.refKey.Load())
 			return err
 		})
 	})
 	return d, err
+}
+
+// decisionSources are where a decision may stand, the best first. What the register knows
+// of a held message lacks the grounds, the script and the triggers: it is for a message
+// whose decision was lost, in a crash or with a damaged database.
+var decisionSources = []string{
+	"SELECT " + decisionColumns + " FROM decisions",
+	"SELECT " + decisionColumns + " FROM kept",
+	`SELECT seq, held_at, account, flags, ` + frozenVerdict + `, 0, recipients, size, message_id, client_ip, mailbox, NULL, directory,
+		NULL, sub_key, envelope_sender, subject, subject_key, trigger, hold, NULL, NULL FROM held`,
+}
+
+const frozenVerdict = "1" // policy.Freeze, as it is stored
+
+// firstOf reads the first row that one of the sources has.
+func (c *cursor) firstOf(ctx context.Context, sources []string, where string, args []value, fn func(v []value) error) error {
+	for _, source := range sources {
+		if err := c.one(ctx, source+" WHERE "+where+" LIMIT 1", args, fn); !errors.Is(err, ErrNotFound) {
+			return err
+		}
+	}
+	return ErrNotFound
+}
+
+// Decided finds a decision as it was made: with everything that its message counts for
+// when it leaves the queue. Its boot time, its triggers and its recipients are not known.
+func (s *Store) Decided(ctx context.Context, seq uint64) (d policy.Decision, err error) {
+	const more = ", directory_account FROM "
+	sources := []string{"SELECT " + decisionColumns + more + "decisions", "SELECT " + decisionColumns + more + "kept"}
+	err = s.read(ctx, "find decision", func(ctx context.Context, c *cursor) error {
+		return c.firstOf(ctx, sources, "seq = ?", []value{int64(seq)}, func(v []value) (err error) {
+			d, err = c.decided(ctx, v, s.refKey.Load())
+			return err
+		})
+	})
+	return d, err
+}
+
+// decided reads a row of decisionColumns and directory_account.
+func (c *cursor) decided(ctx context.Context, v []value, key *[16]byte) (policy.Decision, error) {
+	v[21] = nil // the triggers
+	of, err := c.decision(ctx, v, key)
+	if err != nil {
+		return policy.Decision{}, err
+	}
+	flags := integer(v[3])
+	d := policy.Decision{
+		Seq: of.Seq, Ref: of.Ref, At: policy.Moment{Wall: of.At.Time}, Verdict: policy.Verdict(integer(v[4])), Reason: reasonOf(flags),
+		Trigger: of.Trigger, HoldID: of.HoldID, EventID: of.EventID, Release: releaseOf(flags), Counted: of.Counted, SubjectKey: of.SubjectKey,
+		Identity: policy.Identity{Account: of.Account, Mailbox: of.Mailbox, Basis: of.Basis, Directory: of.WorkingDirectory, Script: of.Script, SubKey: of.SubKey},
+		Submission: &policy.Submission{MessageID: of.MessageID, EnvelopeSender: of.EnvelopeSender, Subject: of.Subject, Recipients: int(of.Recipients),
+			Size: of.Size, ClientIP: addressOf(v[9])},
+	}
+	if d.Identity.DirectoryAccount, err = c.text(ctx, v[22]); err != nil {
+		return d, err
+	}
+	flagged(&d.Identity, flags, addressOf(v[9]))
+	return d, nil
 }
 
 // DecisionByRef finds a decision by its reference; see [Store.DecisionBySeq].
@@ -115,11 +175,16 @@ func (s *Store) DecisionByMessageID(ctx context.Context, id string) (d Decision,
 		if err != nil {
 			return err
 		}
-		return c.one(ctx, "SELECT "+decisionColumns+" FROM decisions WHERE seq BETWEEN ? AND ? AND message_id = ? ORDER BY seq LIMIT 1",
-			[]value{low, high, id}, func(v []value) (err error) {
-				d, err = c.decision(ctx, v, s.refKey.Load())
-				return err
-			})
+		found := func(v []value) (err error) {
+			d, err = c.decision(ctx, v, s.refKey.Load())
+			return err
+		}
+		err = c.one(ctx, "SELECT "+decisionColumns+" FROM decisions WHERE seq BETWEEN ? AND ? AND message_id = ? ORDER BY seq LIMIT 1",
+			[]value{low, high, id}, found)
+		if errors.Is(err, ErrNotFound) { // too old for the table of minutes: the others have an index
+			err = c.firstOf(ctx, decisionSources[1:], "message_id = ?", []value{id}, found)
+		}
+		return err
 	})
 	return d, err
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"osm/policy"
@@ -115,6 +116,7 @@ type EventFilter struct {
 	Account  string
 	Accounts []string // of any of these; nil = of everybody
 	Trigger  string
+	Key      string
 	OpenOnly bool
 	Limit    int
 	After    string
@@ -126,6 +128,7 @@ func (s *Store) Events(ctx context.Context, f EventFilter) (list []Event, next s
 	q.equal("account", f.Account)
 	q.among("account", f.Accounts)
 	q.equal("trigger", f.Trigger)
+	q.equal("key", f.Key)
 	if f.OpenOnly {
 		q.text += " AND open = 1"
 	}
@@ -146,6 +149,23 @@ func (s *Store) OpenEvents(ctx context.Context) ([]policy.Event, error) {
 	return rowsOf(ctx, s, "list open events", "SELECT "+eventColumnsRead+" FROM events WHERE open = 1 ORDER BY id DESC LIMIT 100000", nil, func(v []value) policy.Event {
 		e := eventOf(v)
 		return e.Policy()
+	})
+}
+
+// Unfinished is an open event with the names of those of its actions that came to an end.
+type Unfinished struct {
+	policy.Event
+	Done []string
+}
+
+// UnfinishedEvents lists the open events of enforcing triggers, at most 10,000, the oldest
+// first. An action in the state failed did not come to an end.
+func (s *Store) UnfinishedEvents(ctx context.Context, failed string) ([]Unfinished, error) {
+	return rowsOf(ctx, s, "list events with their actions", "SELECT "+eventColumnsRead+`,
+		(SELECT group_concat(DISTINCT a.name) FROM actions a WHERE a.event = events.id AND a.state <> ?)
+		FROM events WHERE open = 1 AND mode = ? ORDER BY id LIMIT 10000`, []value{failed, int64(policy.Enforce)}, func(v []value) Unfinished {
+		e := eventOf(v)
+		return Unfinished{e.Policy(), strings.Split(str(v[len(v)-1]), ",")}
 	})
 }
 
@@ -171,7 +191,8 @@ func (s *Store) Event(ctx context.Context, id int64) (e Event, err error) {
 		if err != nil {
 			return err
 		}
-		messages := "SELECT " + decisionColumns + " FROM decisions WHERE seq IN (SELECT seq FROM event_messages WHERE event = ?) ORDER BY seq"
+		messages := fmt.Sprintf("SELECT %s FROM decisions WHERE %s UNION ALL SELECT %[1]s FROM kept WHERE %[2]s ORDER BY 1",
+			decisionColumns, "seq IN (SELECT seq FROM event_messages WHERE event = ?1)")
 		err = c.each(ctx, messages, []value{id}, func(v []value) error {
 			v[21] = nil
 			d, err := c.decision(ctx, v, s.refKey.Load())
@@ -193,7 +214,7 @@ func (s *Store) Event(ctx context.Context, id int64) (e Event, err error) {
 // finds only those that kept the decision as one of their messages.
 func (s *Store) EventsOf(ctx context.Context, seq uint64, account string) ([]Event, error) {
 	return rowsOf(ctx, s, "find events", "SELECT "+eventColumnsRead+` FROM events WHERE account = ?
-		AND id IN (SELECT m.event FROM event_messages m WHERE m.event = events.id AND m.seq = ?) ORDER BY id DESC LIMIT 20`,
+		AND id IN (SELECT event FROM event_messages WHERE seq = ?) ORDER BY id DESC LIMIT 20`,
 		[]value{account, int64(seq)}, eventOf)
 }
 

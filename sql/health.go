@@ -13,11 +13,13 @@ type Health struct {
 	Since    Time   `json:"since"`             // since when
 	Queued   int    `json:"queued"`            // decisions in memory that are not on disk yet
 	QueuedMB int    `json:"queued_mb"`
+	Lag      Period `json:"lag"`     // how long the oldest of them has waited
 	Dropped  uint64 `json:"dropped"` // decisions for which there was no room
 	Written  uint64 `json:"written"`
 	DBBytes  int64  `json:"db_bytes"`
 	LogBytes int64  `json:"log_bytes"`           // of the write-ahead log; large if a reader never stops
 	SetAside string `json:"set_aside,omitempty"` // the damaged database that was last set aside
+	Lost     string `json:"lost,omitempty"`      // its tables of which not all could be read
 }
 
 // healthState is what the writer last found.
@@ -26,6 +28,7 @@ type healthState struct {
 	problem  string
 	since    time.Time
 	setAside string
+	lost     string
 }
 
 // Health tells how the store is.
@@ -34,9 +37,12 @@ func (s *Store) Health() Health {
 	var bytes int
 	h.Queued, bytes, h.Dropped = s.q.depth()
 	h.QueuedMB = bytes >> 20
+	if at := s.q.oldest(); !at.IsZero() {
+		h.Lag = Period(max(s.o.Now().Sub(at), 0)) // the clock may have been set
+	}
 	s.health.mu.Lock()
 	defer s.health.mu.Unlock()
-	h.Problem, h.Since, h.SetAside = s.health.problem, Time{s.health.since}, s.health.setAside
+	h.Problem, h.Since, h.SetAside, h.Lost = s.health.problem, Time{s.health.since}, s.health.setAside, s.health.lost
 	h.OK = h.Problem == ""
 	return h
 }

@@ -175,16 +175,18 @@ func isOfRow(err error) bool {
 	return e.Code == sqlite3.ErrConstraint || e.Code == sqlite3.ErrMismatch || e.Code == sqlite3.ErrTooBig || e.Code == sqlite3.ErrRange
 }
 
-// moveAside renames a database with its log and shared memory and returns its new name.
+// databaseFiles are the endings of a database's files: its log, its shared memory, and
+// last the database itself, without which the rest means nothing.
+var databaseFiles = []string{"-wal", "-shm", ""}
+
+// moveAside renames a damaged database with its log and shared memory, as far as they are
+// still there, and returns its new name.
 func moveAside(path, stamp string) (string, error) {
-	aside := path + ".corrupt-" + stamp
-	for n := 1; ; n++ {
-		if _, err := os.Lstat(aside); errors.Is(err, fs.ErrNotExist) {
-			break
-		}
-		aside = path + ".corrupt-" + stamp + "." + strconv.Itoa(n)
+	aside := path + asideSuffix + stamp
+	if _, err := os.Lstat(path); err == nil {
+		aside = path + asideSuffix + freeStamp(path, stamp)
 	}
-	for _, suffix := range []string{"-wal", "-shm", ""} { // the database last: without it the rest means nothing
+	for _, suffix := range databaseFiles {
 		if err := os.Rename(path+suffix, aside+suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return "", fmt.Errorf("set the damaged database aside: %w", err)
 		}

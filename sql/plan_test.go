@@ -24,16 +24,19 @@ func TestNothingIsReadFromEndToEnd(t *testing.T) {
 		many = append(many, fmt.Sprintf("acct%d", i))
 	}
 	asks := map[string]func() error{
-		"rates of an account":        func() error { _, err := f.HistogramOf(ctx, many[:1], since, time.Hour); return err },
-		"rates of many accounts":     func() error { _, err := f.HistogramOf(ctx, many, since, time.Hour); return err },
-		"rates of the server":        func() error { _, err := f.Histogram(ctx, since, time.Minute); return err },
-		"totals of a page":           func() error { _, err := f.Tallies(ctx, many, since); return err },
-		"names in parentheses":       func() error { _, err := f.AccountNames(ctx, "(", ")", 100); return err },
-		"one name":                   func() error { _, err := f.KnowsAccount(ctx, "shop1"); return err },
-		"shares":                     func() error { _, err := f.Shares(ctx, "shop1", since); return err },
-		"the past":                   func() error { return f.past(ctx, PastFilter{Since: since, Newest: 1000}) },
-		"the past of an account":     func() error { return f.past(ctx, PastFilter{Since: since, Newest: 1000, Accounts: many}) },
-		"top of a reseller":          func() error { _, err := f.TopOf(ctx, many, since, "recipients", 10); return err },
+		"rates of an account":    func() error { _, err := f.HistogramOf(ctx, many[:1], since, time.Hour); return err },
+		"rates of many accounts": func() error { _, err := f.HistogramOf(ctx, many, since, time.Hour); return err },
+		"rates of the server":    func() error { _, err := f.Histogram(ctx, since, time.Minute); return err },
+		"totals of a page":       func() error { _, err := f.Tallies(ctx, many, since); return err },
+		"names in parentheses":   func() error { _, err := f.AccountNames(ctx, "(", ")", 100); return err },
+		"one name":               func() error { _, err := f.KnowsAccount(ctx, "shop1"); return err },
+		"shares":                 func() error { _, err := f.Shares(ctx, "shop1", since); return err },
+		"the past":               func() error { return f.past(ctx, PastFilter{Since: since, Newest: 1000}) },
+		"the past of an account": func() error { return f.past(ctx, PastFilter{Since: since, Newest: 1000, Accounts: many}) },
+		"top of a reseller": func() error {
+			_, err := f.Top(ctx, TopFilter{Since: since, By: "recipients", Accounts: many, Limit: 10})
+			return err
+		},
 		"events of a reseller":       func() error { _, _, err := f.Events(ctx, EventFilter{Accounts: many}); return err },
 		"events of an account":       func() error { _, _, err := f.Events(ctx, EventFilter{Account: "shop1"}); return err },
 		"open events":                func() error { _, _, err := f.Events(ctx, EventFilter{OpenOnly: true}); return err },

@@ -169,9 +169,10 @@ type queue struct {
 
 	mu       sync.Mutex // guards what follows
 	rows     []row
+	taken    []row                  // by the writer, and not yet written
 	events   map[int64]policy.Event // the newest state of each
 	messages []eventMessage
-	waiting  int // rows, with those that the writer has taken and not yet written
+	waiting  int // rows, with those that were taken
 	bytes    int // theirs
 	dropped  uint64
 	gapFrom  int64 // at of the first one dropped since the last report
@@ -250,7 +251,7 @@ func (q *queue) take(spare []row) load {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	l := load{rows: q.rows, messages: q.messages}
-	q.rows, q.messages = spare[:0], nil
+	q.rows, q.taken, q.messages = spare[:0], q.rows, nil
 	if len(q.events) > 0 {
 		l.events = q.events
 		q.events = make(map[int64]policy.Event)
@@ -258,7 +259,7 @@ func (q *queue) take(spare []row) load {
 	return l
 }
 
-// done says that rows of the writer were written (or given up).
+// done says that the first rows of those that were taken were written (or given up).
 func (q *queue) done(rows []row) {
 	bytes := 0
 	for i := range rows {
@@ -266,6 +267,7 @@ func (q *queue) done(rows []row) {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.taken = q.taken[len(rows):]
 	q.waiting -= len(rows)
 	q.bytes -= bytes
 }
@@ -300,6 +302,18 @@ func (q *queue) depth() (rows, bytes int, dropped uint64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.waiting, q.bytes, q.dropped
+}
+
+// oldest is when the decision was made that waits longest; zero if none waits.
+func (q *queue) oldest() time.Time {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, rows := range [][]row{q.taken, q.rows} {
+		if len(rows) > 0 {
+			return moment(rows[0].at)
+		}
+	}
+	return time.Time{}
 }
 
 // gapped reports whether decisions were dropped that nobody was told of.

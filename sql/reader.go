@@ -189,6 +189,14 @@ func (c *cursor) accountName(ctx context.Context, id int64) (string, error) {
 	return name, nil
 }
 
+// account reads a column that holds the number of an account, or its name.
+func (c *cursor) account(ctx context.Context, v value) (string, error) {
+	if name, ok := v.(string); ok {
+		return name, nil
+	}
+	return c.accountName(ctx, integer(v))
+}
+
 // accountID reads the number of an account; 0 if no decision was ever its.
 func (c *cursor) accountID(ctx context.Context, name string) (id int64, err error) {
 	err = c.each(ctx, "SELECT id FROM accounts WHERE name = ?", []value{name}, func(v []value) error {

@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"database/sql"
+	"fmt"
+	"strings"
 	"time"
 )
 
@@ -23,22 +25,21 @@ const purgeRows = 2_000
 type purge struct {
 	steps []purgeStep
 	epoch time.Time // when the names were begun anew
+	swept int64     // kept decisions up to this number were looked at
 }
 
 type purgeStep struct {
+	save string // run before text, in the same transaction and with the same arguments
 	text string
 	args []any
 }
 
 // beginPurge finds out what is too old.
 func (s *Store) beginPurge(ctx context.Context) {
-	now, keep, p := s.o.Now(), *s.settings.Load(), &s.purging
+	now, p := s.o.Now(), &s.purging
 	p.steps = nil
-	if keep.decisions > 0 {
-		p.decisions(ctx, s.w, now.Add(-keep.decisions))
-	}
-	if keep.events > 0 {
-		p.events(ms(now.Add(-keep.events)))
+	if s.ClockSettled() {
+		s.planPurge(ctx, now)
 	}
 	if p.epoch.IsZero() {
 		p.epoch = now
@@ -49,7 +50,21 @@ func (s *Store) beginPurge(ctx context.Context) {
 		if err != nil {
 			s.w.names.forget()
 			s.trouble(ctx, "begin an epoch of names", err)
+			return
 		}
+	}
+	s.writeClock(ctx)
+}
+
+// planPurge plans to delete what is too old at now.
+func (s *Store) planPurge(ctx context.Context, now time.Time) {
+	keep, p := *s.settings.Load(), &s.purging
+	if keep.decisions > 0 {
+		p.decisions(ctx, s.w, now.Add(-keep.decisions))
+	}
+	p.sweep(ctx, s.w)
+	if keep.events > 0 {
+		p.events(ms(now.Add(-keep.events)))
 	}
 }
 
@@ -61,13 +76,51 @@ func (p *purge) decisions(ctx context.Context, w *writer, before time.Time) {
 	if err != nil || !last.Valid {
 		return
 	}
-	p.add(`DELETE FROM decisions WHERE seq IN (SELECT seq FROM decisions WHERE seq <= ? AND at < ? ORDER BY seq LIMIT ?)`, last.Int64, cut, purgeRows)
+	p.steps = append(p.steps, purgeStep{saveNamed(), "DELETE FROM decisions WHERE seq IN (" + oldest + ")", []any{last.Int64, cut, purgeRows}})
 	p.add(`DELETE FROM names WHERE id IN (SELECT n.id FROM name_epochs e JOIN names n ON n.id BETWEEN e.first_name AND e.last_name
 		WHERE e.last_seq < (SELECT ifnull(min(seq), 9223372036854775807) FROM decisions) LIMIT ?)`, purgeRows)
 	p.add(`DELETE FROM name_epochs WHERE id IN (SELECT id FROM name_epochs e WHERE e.last_seq < (SELECT ifnull(min(seq), 9223372036854775807) FROM decisions)
 		AND NOT EXISTS (SELECT 1 FROM names WHERE id BETWEEN e.first_name AND e.last_name) LIMIT ?)`, purgeRows)
 	p.add(`DELETE FROM minutes WHERE minute IN (SELECT minute FROM minutes WHERE minute < ? LIMIT ?)`, cut/60_000, purgeRows)
 	p.add(`DELETE FROM hours WHERE (hour, account) IN (SELECT hour, account FROM hours WHERE hour < ? LIMIT ?)`, cut/3_600_000, purgeRows)
+}
+
+// oldest are the decisions that one step deletes.
+const oldest = "SELECT seq FROM decisions WHERE seq <= ? AND at < ? ORDER BY seq LIMIT ?"
+
+// keptTexts are the columns of a kept decision whose text may stand in names before.
+var keptTexts = []string{"mailbox", "basis", "directory", "directory_account", "script", "sub_key", "envelope_sender", "subject", "subject_key", "trigger"}
+
+// keptRest are the columns that are copied as they are.
+const keptRest = "seq, at, flags, verdict, would, recipients, size, message_id, client_ip, hold, event, over"
+
+// saveNamed copies those of them that an event or a message in the queue names, which is
+// long after them: whoever asks why a message is frozen, or what filled a limit weeks ago,
+// is to be told. They do not stay where they are, because the names of their time go when
+// the last of them has gone.
+func saveNamed() string {
+	texts := make([]string, len(keptTexts))
+	for i, column := range keptTexts {
+		texts[i] = fmt.Sprintf("CASE typeof(%s) WHEN 'integer' THEN (SELECT text FROM names n WHERE n.id = d.%[1]s) ELSE %[1]s END", column)
+	}
+	return "INSERT OR IGNORE INTO kept (" + keptRest + ", account, " + strings.Join(keptTexts, ", ") + `)
+		SELECT ` + keptRest + ", (SELECT name FROM accounts a WHERE a.id = d.account), " + strings.Join(texts, ", ") + `
+		FROM decisions d WHERE seq IN (` + oldest + `) AND (EXISTS (SELECT 1 FROM event_messages m WHERE m.seq = d.seq)
+			OR EXISTS (SELECT 1 FROM held h WHERE h.seq = d.seq AND h.state <= 2))`
+}
+
+// sweep plans to delete kept decisions that nothing names any more, of the next few: a
+// look at all of them once a minute would be too much.
+func (p *purge) sweep(ctx context.Context, w *writer) {
+	var last sql.NullInt64
+	err := w.conn.QueryRowContext(ctx, "SELECT max(seq) FROM (SELECT seq FROM kept WHERE seq > ? ORDER BY seq LIMIT ?)", p.swept, purgeRows).Scan(&last)
+	if err != nil || !last.Valid {
+		p.swept = 0 // from the beginning again
+		return
+	}
+	p.add(`DELETE FROM kept WHERE seq > ? AND seq <= ? AND NOT EXISTS (SELECT 1 FROM event_messages m WHERE m.seq = kept.seq)
+		AND NOT EXISTS (SELECT 1 FROM held h WHERE h.seq = kept.seq)`, p.swept, last.Int64)
+	p.swept = last.Int64
 }
 
 // events plans to delete events, and what is kept as long as they are.
@@ -82,7 +135,9 @@ func (p *purge) events(cut int64) {
 	}
 }
 
-func (p *purge) add(text string, args ...any) { p.steps = append(p.steps, purgeStep{text, args}) }
+func (p *purge) add(text string, args ...any) {
+	p.steps = append(p.steps, purgeStep{text: text, args: args})
+}
 
 // purge runs one step.
 func (s *Store) purge(ctx context.Context) {
@@ -90,17 +145,34 @@ func (s *Store) purge(ctx context.Context) {
 	if s.w == nil || len(p.steps) == 0 {
 		return
 	}
-	result, err := s.w.conn.ExecContext(ctx, p.steps[0].text, p.steps[0].args...)
-	if err != nil {
+	n, err := s.w.purge(ctx, &p.steps[0])
+	switch {
+	case err != nil:
 		p.steps = nil // begun again within a minute
 		if ctx.Err() == nil {
 			s.trouble(ctx, "delete old rows", err)
 		}
-		return
-	}
-	if n, err := result.RowsAffected(); err != nil || n < purgeRows {
+	case n < purgeRows:
 		p.steps = p.steps[1:]
 	}
+}
+
+// purge runs one step and tells how many rows it deleted.
+func (w *writer) purge(ctx context.Context, p *purgeStep) (n int64, err error) {
+	err = w.transact(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		if p.save != "" {
+			if _, err := tx.ExecContext(ctx, p.save, p.args...); err != nil {
+				return err
+			}
+		}
+		result, err := tx.ExecContext(ctx, p.text, p.args...)
+		if err != nil {
+			return err
+		}
+		n, err = result.RowsAffected()
+		return err
+	})
+	return n, err
 }
 
 // Sizes of the write-ahead log, in bytes.

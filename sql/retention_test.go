@@ -48,7 +48,7 @@ func TestOldRowsGoInSmallSteps(t *testing.T) {
 			t.Errorf("%s: got %d, want %d", query, n, want)
 		}
 	}
-	if top, err := f.Top(ctx, day, "messages", 100); err != nil || len(top.Items) != 7 {
+	if top, err := f.Top(ctx, TopFilter{Since: day, By: "messages", Limit: 100}); err != nil || len(top.Items) != 7 {
 		t.Errorf("top after the purge: got %+v, %v", top, err)
 	}
 	f.now.Store(day.Add(35 * 24 * time.Hour).UnixMilli())

@@ -213,7 +213,7 @@ func TestEventsAreListedByWhatIsAskedFor(t *testing.T) {
 			e.Account = "cafe"
 		}
 		if id%5 == 0 {
-			e.Trigger = "login-hour"
+			e.Trigger, e.Key = "login-hour", e.Account+" info@"+e.Account+".example"
 		}
 		if err := f.UpsertEvent(ctx, e); err != nil {
 			t.Fatal(err)
@@ -228,6 +228,7 @@ func TestEventsAreListedByWhatIsAskedFor(t *testing.T) {
 		{"of an account", EventFilter{Account: "cafe"}, 10},
 		{"of a trigger", EventFilter{Trigger: "login-hour"}, 6},
 		{"of both", EventFilter{Trigger: "login-hour", Account: "cafe"}, 2},
+		{"of a key", EventFilter{Trigger: "login-hour", Key: "shop info@shop.example"}, 4},
 		{"that are open", EventFilter{OpenOnly: true}, 10},
 		{"since a moment", EventFilter{Since: day.Add(25 * time.Minute)}, 6},
 	} {

@@ -137,11 +137,12 @@ func (s *Store) trouble(ctx context.Context, doing string, err error) {
 	switch {
 	case isCorrupt(err) && s.distrust: // a check of the whole file found nothing, but it happened again
 		s.closeWriter()
-		if w, err := s.replaceDamaged(ctx, err); err != nil {
+		if err := s.replaceDamaged(ctx, err); err != nil {
 			s.failed("replace the damaged database", err)
-		} else if err := s.adopt(ctx, w); err != nil {
-			s.failed("open", err)
+			return
 		}
+		s.distrust = false
+		s.reopen(ctx, false)
 	case isCorrupt(err):
 		s.distrust = true
 		s.reopen(ctx, true)
@@ -327,8 +328,10 @@ func (s *Store) runOp(o op) {
 	o.done <- err
 }
 
-// transact runs fn in a transaction.
+// transact runs fn in a transaction, to its end: where ctx ends meanwhile database/sql
+// rolls back behind our backs, and the next transaction would begin within this one.
 func (w *writer) transact(ctx context.Context, fn func(ctx context.Context, tx *sql.Tx) error) error {
+	ctx = context.WithoutCancel(ctx)
 	tx, err := w.conn.BeginTx(ctx, nil)
 	if err != nil {
 		return err

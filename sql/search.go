@@ -24,9 +24,12 @@ type DecisionFilter struct {
 	Directory        string
 	DirectoryAccount string // whose directory it is, be it by a claim
 	Subject          string // folded
+	SubKey           string // who it was within an account that stands for many
 	ClientIP         netip.Addr
+	ClientNet        netip.Prefix
 	IPClass          policy.IPClass
 	Source           string
+	NoAutomatic      bool // without auto-replies
 	Counted          bool // only those that entered the windows
 	Limit            int
 	After            string // what the page before gave as next
@@ -60,6 +63,7 @@ func (s *Store) Decisions(ctx context.Context, f DecisionFilter) (list []Decisio
 type Filled struct {
 	Watch      policy.Watch
 	Account    string // of a directory: whose it is
+	SubKey     string // within (unknown) and (system), whose senders have counters of their own
 	Mailbox    string
 	Directory  string
 	SubjectKey string
@@ -68,24 +72,29 @@ type Filled struct {
 }
 
 // MessagesThatFilled lists the counted messages of one counter between two moments, the
-// newest first: those that a stopped message was stopped for.
+// newest first: those that a stopped message was stopped for. What a counter counts is
+// policy's to say; see the keys of its triggers.
 func (s *Store) MessagesThatFilled(ctx context.Context, k Filled, from, to time.Time, limit int) ([]Decision, error) {
-	f := DecisionFilter{Since: from, Until: to, Counted: true, Limit: limit}
+	f := DecisionFilter{Since: from, Until: to, Counted: true, NoAutomatic: k.Watch != policy.WatchAutomatic, Limit: limit}
+	subKey := ""
+	if k.Account == policy.AccountUnknown || k.Account == policy.AccountSystem {
+		subKey = k.SubKey
+	}
 	switch k.Watch {
 	case policy.WatchAccount:
-		f.Account = k.Account
+		f.Account, f.SubKey = k.Account, subKey
 	case policy.WatchSubject:
-		f.Account, f.Subject = k.Account, k.SubjectKey
+		f.Account, f.SubKey, f.Subject = k.Account, subKey, k.SubjectKey
 	case policy.WatchScripts:
-		f.Account, f.Source = k.Account, policy.SourceScript.String()
+		f.Account, f.SubKey, f.Source = k.Account, subKey, policy.SourceScript.String()
 	case policy.WatchDirectory:
-		f.DirectoryAccount, f.Directory = k.Account, k.Directory
+		f.DirectoryAccount, f.Directory, f.Source = k.Account, k.Directory, policy.SourceScript.String()
 	case policy.WatchLogin:
 		f.Account, f.Mailbox, f.Source = k.Account, k.Mailbox, policy.SourceLogin.String()
 	case policy.WatchClientIP:
-		f.ClientIP, f.IPClass = k.ClientIP, k.IPClass
+		f.ClientNet, f.IPClass = policy.CountedNet(k.ClientIP), k.IPClass
 	case policy.WatchAutomatic:
-		f.Account, f.Source = k.Account, policy.SourceAutomatic.String()
+		f.Account, f.SubKey, f.Source = k.Account, subKey, policy.SourceAutomatic.String()
 	default:
 		return nil, fmt.Errorf("list messages: a %s trigger counts no messages", k.Watch)
 	}
@@ -258,11 +267,18 @@ func (c *cursor) where(ctx context.Context, f *DecisionFilter) (where string, ar
 		}
 		where, args = where+" AND flags & 15 = ?", append(args, int64(src))
 	}
+	if f.NoAutomatic {
+		where, args = where+" AND flags & 15 <> ?", append(args, int64(policy.SourceAutomatic))
+	}
 	if f.Counted {
 		where, args = where+" AND flags & ? <> 0", append(args, int64(flagCounted))
 	}
 	if f.ClientIP.IsValid() {
 		where, args = where+" AND client_ip = ?", append(args, address(f.ClientIP))
+	}
+	if f.ClientNet.IsValid() {
+		first, last := ends(f.ClientNet)
+		where, args = where+" AND length(client_ip) = ? AND client_ip BETWEEN ? AND ?", append(args, int64(len(first)), first, last)
 	}
 	if f.IPClass != policy.IPNone {
 		where, args = where+" AND flags >> 4 & 7 = ?", append(args, int64(f.IPClass))
@@ -270,12 +286,22 @@ func (c *cursor) where(ctx context.Context, f *DecisionFilter) (where string, ar
 	return where, args, false, nil
 }
 
+// ends are the first and the last address of a network, as they are stored.
+func ends(p netip.Prefix) (first, last []byte) {
+	first = p.Masked().Addr().AsSlice()
+	last = slices.Clone(first)
+	for bit := p.Bits(); bit < 8*len(last); bit++ {
+		last[bit/8] |= 0x80 >> (bit % 8)
+	}
+	return first, last
+}
+
 // matches checks the conditions on texts, which SQLite cannot: they may be names.
 func (c *cursor) matches(ctx context.Context, v []value, f *DecisionFilter) (bool, error) {
 	for _, is := range [...]struct {
 		column value
 		wanted string
-	}{{v[10], f.Mailbox}, {v[12], f.Directory}, {v[17], f.Subject}} {
+	}{{v[10], f.Mailbox}, {v[12], f.Directory}, {v[14], f.SubKey}, {v[17], f.Subject}} {
 		if is.wanted == "" {
 			continue
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -126,6 +127,90 @@ func TestTheMessagesThatFilledACounterAreFound(t *testing.T) {
 	}
 }
 
+func TestOnlyTheMessagesOfItsOwnCounterAreFound(t *testing.T) {
+	f := start(t, "")
+	seq := uint64(0)
+	send := func(id policy.Identity) {
+		seq++
+		d := exampleDecision(seq)
+		d.Identity, d.Submission.ClientIP = id, id.ClientIP
+		f.Append(d)
+	}
+	unknown := func(who string) policy.Identity {
+		return policy.Identity{Account: policy.AccountUnknown, Source: policy.SourceScript, SubKey: who, Directory: "/srv/x", DirectoryAccount: policy.AccountUnknown}
+	}
+	login := func(account, ip string) policy.Identity {
+		return policy.Identity{Account: account, Source: policy.SourceLogin, Mailbox: "info@shop.example", ClientIP: netip.MustParseAddr(ip), IPClass: policy.IPLogin}
+	}
+	send(unknown("uid 4711"))
+	send(unknown("uid 4711"))
+	send(unknown("192.0.2.1"))
+	send(policy.Identity{Account: "shop", Source: policy.SourceScript})
+	send(policy.Identity{Account: "shop", Source: policy.SourceAutomatic, ClientIP: netip.MustParseAddr("2001:db8::9"), IPClass: policy.IPLogin})
+	send(policy.Identity{Account: "shop", Source: policy.SourceLocal, Directory: "/home/shop", DirectoryAccount: "shop"})
+	send(policy.Identity{Account: "shop", Source: policy.SourceScript, Directory: "/home/shop", DirectoryAccount: "shop"})
+	send(login("shop", "2001:db8::1"))
+	send(login("blog", "2001:db8::ffff:ffff:ffff:ffff"))
+	send(login("shop", "2001:db8:0:1::1"))
+	send(login("shop", "32.1.13.184")) // the first bytes of that network
+	f.flush(t)
+	for _, c := range []struct {
+		name string
+		key  Filled
+		want int
+	}{
+		{"an unknown uid", Filled{Watch: policy.WatchAccount, Account: policy.AccountUnknown, SubKey: "uid 4711"}, 2},
+		{"an unknown address", Filled{Watch: policy.WatchAccount, Account: policy.AccountUnknown, SubKey: "192.0.2.1"}, 1},
+		{"an unknown uid's Subject", Filled{Watch: policy.WatchSubject, Account: policy.AccountUnknown, SubKey: "uid 4711", SubjectKey: "order #"}, 2},
+		{"an unknown uid's scripts", Filled{Watch: policy.WatchScripts, Account: policy.AccountUnknown, SubKey: "uid 4711"}, 2},
+		{"a directory of unknown uids", Filled{Watch: policy.WatchDirectory, Account: policy.AccountUnknown, SubKey: "uid 4711", Directory: "/srv/x"}, 3},
+		{"an account without its auto-replies", Filled{Watch: policy.WatchAccount, Account: "shop"}, 6},
+		{"a Subject without the auto-replies", Filled{Watch: policy.WatchSubject, Account: "shop", SubjectKey: "order #"}, 6},
+		{"auto-replies alone", Filled{Watch: policy.WatchAutomatic, Account: "shop"}, 1},
+		{"scripts of a directory", Filled{Watch: policy.WatchDirectory, Account: "shop", Directory: "/home/shop"}, 1},
+		{"an IPv6 address, with its network", Filled{Watch: policy.WatchClientIP, ClientIP: netip.MustParseAddr("2001:db8::7"), IPClass: policy.IPLogin}, 2},
+		{"an IPv4 address, alone", Filled{Watch: policy.WatchClientIP, ClientIP: netip.MustParseAddr("::ffff:32.1.13.184"), IPClass: policy.IPLogin}, 1},
+	} {
+		list, err := f.MessagesThatFilled(context.Background(), c.key, day, day.Add(time.Hour), 1000)
+		if err != nil || len(list) != c.want {
+			t.Errorf("%s: got %d, %v; want %d", c.name, len(list), err, c.want)
+		}
+	}
+}
+
+func TestTheTopOfManySendersIsReadPageByPage(t *testing.T) {
+	f := start(t, "")
+	for seq := uint64(1); seq <= 700; seq++ {
+		f.Append(exampleDecision(seq)) // shop0 to shop6
+	}
+	f.flush(t)
+	ctx := context.Background()
+	for _, c := range []struct {
+		name     string
+		accounts []string
+		want     int
+	}{{"all", nil, 7}, {"some", []string{"shop0", "shop2", "shop4", "shop6", "stranger"}, 4}, {"none", []string{}, 0}} {
+		seen := map[string]bool{}
+		filter := TopFilter{Since: day, By: "messages", Accounts: c.accounts, Limit: 2}
+		for pages := 0; pages == 0 || filter.After != ""; pages++ {
+			top, err := f.Top(ctx, filter)
+			if err != nil || len(top.Items) > 2 || pages > 4 {
+				t.Fatalf("%s, page %d: %+v, %v", c.name, pages, top, err)
+			}
+			for _, s := range top.Items {
+				if seen[s.Account] || c.accounts != nil && !slices.Contains(c.accounts, s.Account) {
+					t.Errorf("%s: %s is listed twice, or at all", c.name, s.Account)
+				}
+				seen[s.Account] = true
+			}
+			filter.After = top.Next
+		}
+		if len(seen) != c.want {
+			t.Errorf("%s: %d accounts on all pages, want %d", c.name, len(seen), c.want)
+		}
+	}
+}
+
 func TestTotalsAreWhatTheDecisionsSay(t *testing.T) {
 	f := start(t, "")
 	all := mixed(t, f, 3*3600) // three hours, a message a second
@@ -144,7 +229,7 @@ func TestTotalsAreWhatTheDecisionsSay(t *testing.T) {
 			sum.add(&r)
 		}
 		for _, by := range []string{"messages", "recipients"} {
-			top, err := f.Top(ctx, since, by, 100)
+			top, err := f.Top(ctx, TopFilter{Since: since, By: by, Limit: 100})
 			if err != nil || !top.Since.Equal(since) || len(top.Items) != len(want) {
 				t.Fatalf("top by %s since %v: got %+v, %v; want %d accounts", by, since, top, err, len(want))
 			}
@@ -172,11 +257,13 @@ func TestTotalsAreWhatTheDecisionsSay(t *testing.T) {
 			t.Errorf("histogram since %v: got %+v, %v; want %+v", since, got, err, sum)
 		}
 	}
-	if top, err := f.Top(ctx, day, "stopped", 3); err != nil || len(top.Items) != 3 || top.Items[0].Stopped == 0 {
+	if top, err := f.Top(ctx, TopFilter{Since: day, By: "stopped", Limit: 3}); err != nil || len(top.Items) != 3 || top.Items[0].Stopped == 0 {
 		t.Errorf("top by stopped: got %+v, %v", top, err)
 	}
-	if _, err := f.Top(ctx, day, "beauty", 3); err == nil {
-		t.Error("top by something else: got no error")
+	for _, wrong := range []TopFilter{{Since: day, By: "beauty"}, {Since: day, By: "stopped", After: "x"}, {Since: day, By: "stopped", After: "-1"}} {
+		if _, err := f.Top(ctx, wrong); err == nil {
+			t.Errorf("top of %+v: got no error", wrong)
+		}
 	}
 	if _, err := f.Histogram(ctx, day, 90*time.Second); err == nil {
 		t.Error("a step of one and a half minutes: got no error")
@@ -228,9 +315,9 @@ func TestCountedDecisionsAreReplayedOnThisBootsClock(t *testing.T) {
 	// The machine is booted again: what was before is moved by wall clock.
 	f.stop()
 	again := start(t, f.path, func(o *Options) { o.BootID = "boot-2" })
-	now.Boot = policy.BootShift + 60_000 // up for a minute, an hour after the first message
+	now = policy.Moment{Wall: day.Add(2 * time.Hour), Boot: policy.BootShift + 60_000} // up for a minute, two hours after the first message
 	got := replay(again, 0, time.Time{}, now)
-	if at := policy.BootShift + 60_000 - 3_600_000 + int64(1000); len(got) == 0 || got[0].At.Boot != at {
+	if at := policy.BootShift + 60_000 - 7_200_000 + int64(1000); len(got) == 0 || got[0].At.Boot != at {
 		t.Errorf("after a boot: the first message is at %d, want %d", got[0].At.Boot, at)
 	}
 	stop := errors.New("stop")

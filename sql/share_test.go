@@ -132,7 +132,7 @@ func TestRatesOfAccountsAreWhatTheDecisionsSay(t *testing.T) {
 	if list, err := f.AccountNames(ctx, "(", ")", 10); err != nil || len(list) != 1 || list[0] != "(shared:nobody)" {
 		t.Errorf("names in parentheses: %v, %v", list, err)
 	}
-	if top, err := f.TopOf(ctx, names[:1], since, "messages", 10); err != nil || len(top.Items) != 1 || top.Items[0].Tally != totals["shop1"] {
+	if top, err := f.Top(ctx, TopFilter{Since: since, By: "messages", Accounts: names[:1], Limit: 10}); err != nil || len(top.Items) != 1 || top.Items[0].Tally != totals["shop1"] {
 		t.Errorf("top of one account: %+v, %v, want %+v", top.Items, err, totals["shop1"])
 	}
 }

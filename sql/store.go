@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"sync/atomic"
 	"time"
@@ -19,6 +20,9 @@ type Options struct {
 	Log    *slog.Logger
 	Now    func() time.Time
 	BootID string // names the boot that decisions' boot clocks belong to
+	// Clock tells both clocks, so that it is noticed when the wall clock was set: nothing is
+	// deleted for its age until a day later. Nil: Now is believed.
+	Clock func() policy.Moment
 
 	KeepDecisions time.Duration // 0 = for ever; totals as long
 	KeepEvents    time.Duration // 0 = for ever; settled held mail, the audit and the journal as long
@@ -55,6 +59,7 @@ type Store struct {
 	backoff  backoff
 	distrust bool // the last failure was damage that no check found
 	purging  purge
+	clock    clockGuard
 	pending  load  // taken from the queue, not yet written
 	spare    []row // emptied, for the queue
 	flushes  []op  // who waits for everything to be written
@@ -78,7 +83,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		suspect: make(chan error, 1), ended: make(chan struct{}),
 	}
 	s.SetRetention(o.KeepDecisions, o.KeepEvents)
-	if err := prepareFile(o.Path); err != nil {
+	if _, err := os.Stat(filepath.Dir(o.Path)); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	err := s.openWriter(ctx, false)
@@ -90,6 +95,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		s.failed("open", err)
 		s.readOnlyStart(ctx)
 	}
+	s.beginClock(ctx)
 	return s, nil
 }
 
@@ -122,6 +128,13 @@ func (s *Store) Append(d *policy.Decision) bool { return s.q.add(pack(d)) }
 // message that changed it (0 = none). It never blocks; false means that there was no
 // room. Only the last state of each event is written.
 func (s *Store) AppendEvent(e policy.Event, seq uint64) bool { return s.q.addEvent(e, seq) }
+
+// Queued is how many decisions wait to be written. Unlike [Store.Health] it does not look
+// at the disk.
+func (s *Store) Queued() int {
+	rows, _, _ := s.q.depth()
+	return rows
+}
 
 // RefKey is the key that references are made with (policy.RefOf), the same at every start.
 func (s *Store) RefKey() [16]byte { return *s.refKey.Load() }

@@ -358,3 +358,33 @@ func TestAPathMayHoldAnyCharacter(t *testing.T) {
 		t.Errorf("the database is not where it should be: %v", err)
 	}
 }
+
+func TestTheLagIsTheAgeOfWhatWaitsLongest(t *testing.T) {
+	f, err := open(t, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lag := func(what string, want time.Duration) {
+		t.Helper()
+		if got := time.Duration(f.Health().Lag); got != want {
+			t.Errorf("%s: lag %v, want %v", what, got, want)
+		}
+	}
+	f.now.Store(day.Add(10 * time.Second).UnixMilli())
+	lag("nothing waits", 0)
+	f.Append(exampleDecision(2)) // two seconds after day
+	f.Append(exampleDecision(5))
+	lag("two wait", 8*time.Second)
+	taken := f.q.take(nil)
+	f.Append(exampleDecision(9))
+	lag("two were taken", 8*time.Second)
+	f.q.done(taken.rows[:1])
+	lag("one of them is written", 5*time.Second)
+	f.q.done(taken.rows[1:])
+	lag("both are written", time.Second)
+	f.now.Store(day.UnixMilli())
+	lag("the clock was set back", 0)
+	f.run(t)
+	f.flush(t)
+	lag("all is written", 0)
+}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"osm/policy"
@@ -21,27 +22,37 @@ type Sender struct {
 type Top struct {
 	Since Time     `json:"since"` // as asked for, or the full hour before where that hour is too large to be counted anew
 	Items []Sender `json:"items"`
+	Next  string   `json:"next,omitempty"` // the place of the next sender; "" at the end
+}
+
+// TopFilter says which senders are wanted.
+type TopFilter struct {
+	Since time.Time
+	By    string // "messages", "recipients" or "stopped"
+	// Accounts are those that are ranked; nil: all there are.
+	Accounts []string
+	Limit    int
+	After    string // what the page before gave as next
 }
 
 // partRows is how many decisions of a part of an hour are counted one by one.
 const partRows = 250_000
 
-// Top lists the accounts that sent most since a moment, by "messages", "recipients" or
-// "stopped". Full hours come from the totals, the part of an hour before them from the
-// decisions themselves.
-func (s *Store) Top(ctx context.Context, since time.Time, by string, limit int) (Top, error) {
-	return s.TopOf(ctx, nil, since, by, limit)
-}
-
-// TopOf is [Store.Top] among some accounts; nil = among all.
-func (s *Store) TopOf(ctx context.Context, accounts []string, since time.Time, by string, limit int) (Top, error) {
-	m, ok := measures[by]
+// Top lists the accounts that sent most since a moment. Full hours come from the totals,
+// the part of an hour before them from the decisions themselves. Places move while mail is
+// sent: between two pages a sender may change from one to the other.
+func (s *Store) Top(ctx context.Context, f TopFilter) (Top, error) {
+	m, ok := measures[f.By]
 	if !ok {
-		return Top{}, fmt.Errorf("list top senders: %.40q is not messages, recipients or stopped", by)
+		return Top{}, fmt.Errorf("list top senders: %.40q is not messages, recipients or stopped", f.By)
+	}
+	place, err := strconv.Atoi(cmp.Or(f.After, "0"))
+	if err != nil || place < 0 {
+		return Top{}, fmt.Errorf("list top senders: %.40q is not where a page ended", f.After)
 	}
 	top := Top{Items: []Sender{}}
-	err := s.read(ctx, "list top senders", func(ctx context.Context, c *cursor) error {
-		part, from, full, err := c.partOfHour(ctx, since)
+	err = s.read(ctx, "list top senders", func(ctx context.Context, c *cursor) error {
+		part, from, full, err := c.partOfHour(ctx, f.Since)
 		if err != nil {
 			return err
 		}
@@ -52,8 +63,8 @@ func (s *Store) TopOf(ctx context.Context, accounts []string, since time.Time, b
 		}
 		// The plus sign keeps SQLite from grouping by walking all hours there are.
 		query, args := "SELECT account, sum("+m.columns+") FROM hours WHERE hour >= ? GROUP BY +account", []value{full}
-		if accounts != nil {
-			list, ids, err := c.accountIDs(ctx, accounts)
+		if f.Accounts != nil {
+			list, ids, err := c.accountIDs(ctx, f.Accounts)
 			if err != nil {
 				return err
 			}
@@ -63,7 +74,7 @@ func (s *Store) TopOf(ctx context.Context, accounts []string, since time.Time, b
 			}
 		}
 		err = c.each(ctx, query, args, func(v []value) error {
-			if _, wanted := rank[integer(v[0])]; wanted || accounts == nil {
+			if _, wanted := rank[integer(v[0])]; wanted || f.Accounts == nil {
 				rank[integer(v[0])] += integer(v[1])
 			}
 			return nil
@@ -71,7 +82,13 @@ func (s *Store) TopOf(ctx context.Context, accounts []string, since time.Time, b
 		if err != nil {
 			return err
 		}
-		top.Items, err = c.senders(ctx, highest(rank, bounded(limit)), part, full)
+		ids := highest(rank)
+		ids = ids[min(place, len(ids)):]
+		if limit := bounded(f.Limit); len(ids) > limit {
+			ids = ids[:limit]
+			top.Next = strconv.Itoa(place + limit)
+		}
+		top.Items, err = c.senders(ctx, ids, part, full)
 		return err
 	})
 	return top, err
@@ -99,7 +116,7 @@ func only(rank map[int64]int64, ids []int64) map[int64]int64 {
 }
 
 // highest lists the accounts with the highest rank, without those that have none.
-func highest(rank map[int64]int64, limit int) []int64 {
+func highest(rank map[int64]int64) []int64 {
 	ids := make([]int64, 0, len(rank))
 	for id, n := range rank {
 		if n > 0 {
@@ -107,7 +124,7 @@ func highest(rank map[int64]int64, limit int) []int64 {
 		}
 	}
 	slices.SortFunc(ids, func(a, b int64) int { return cmp.Or(cmp.Compare(rank[b], rank[a]), cmp.Compare(a, b)) })
-	return ids[:min(len(ids), limit)]
+	return ids
 }
 
 // senders adds up all that accounts sent: part, and the hours from full on.

@@ -10,7 +10,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	"github.com/mattn/go-sqlite3"
 )
@@ -33,9 +32,6 @@ type writer struct {
 // prepareFile makes an empty database that only its owner and group can read: Subjects
 // are nobody else's business. SQLite gives its log the same mode.
 func prepareFile(path string) error {
-	if _, err := os.Stat(filepath.Dir(path)); err != nil {
-		return err
-	}
 	// A file that is there must not be opened: closing it would drop the locks that SQLite
 	// holds on it in this process (sqlite.org/howtocorrupt.html 2.2).
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o640)
@@ -48,9 +44,14 @@ func prepareFile(path string) error {
 // openWriter opens the database for writing, and readers for the same file. A damaged
 // one is set aside and replaced. With full the whole file is checked.
 func (s *Store) openWriter(ctx context.Context, full bool) error {
-	w, err := s.newWriter(ctx, full)
+	if err := s.finishReplacing(); err != nil {
+		return err
+	}
+	w, err := s.newWriter(ctx, s.o.Path, full)
 	if isCorrupt(err) {
-		w, err = s.replaceDamaged(ctx, err)
+		if err = s.replaceDamaged(ctx, err); err == nil {
+			w, err = s.newWriter(ctx, s.o.Path, false)
+		}
 	}
 	if err != nil {
 		return err
@@ -71,12 +72,12 @@ func (s *Store) adopt(ctx context.Context, w *writer) error {
 	return nil
 }
 
-// newWriter opens and checks the file as it is.
-func (s *Store) newWriter(ctx context.Context, full bool) (w *writer, err error) {
-	if err := prepareFile(s.o.Path); err != nil {
+// newWriter opens and checks a file as it is.
+func (s *Store) newWriter(ctx context.Context, path string, full bool) (w *writer, err error) {
+	if err := prepareFile(path); err != nil {
 		return nil, err
 	}
-	w = &writer{db: openWritable(s.o.Path), accounts: make(map[string]int64), bootID: s.o.BootID, rollup: newRollup()}
+	w = &writer{db: openWritable(path), accounts: make(map[string]int64), bootID: s.o.BootID, rollup: newRollup()}
 	defer func() {
 		if err != nil {
 			w.close()
@@ -100,7 +101,7 @@ func (s *Store) newWriter(ctx context.Context, full bool) (w *writer, err error)
 	if err := s.begin(ctx, w); err != nil {
 		return w, err
 	}
-	if w.file, err = os.Stat(s.o.Path); err != nil {
+	if w.file, err = os.Stat(path); err != nil {
 		return w, err
 	}
 	return w, w.prepare()
@@ -114,12 +115,7 @@ func (s *Store) begin(ctx context.Context, w *writer) error {
 		return err
 	}
 	defer tx.Rollback()
-	key := make([]byte, 16)
-	rand.Read(key)
-	if known := s.refKey.Load(); known != nil {
-		copy(key, known[:]) // a new database after a damaged one
-	}
-	if _, err := tx.ExecContext(ctx, "INSERT OR IGNORE INTO meta (key, value) VALUES ('ref_key', ?)", key); err != nil {
+	if _, err := tx.ExecContext(ctx, "INSERT OR IGNORE INTO meta (key, value) VALUES ('ref_key', ?)", s.newRefKey()); err != nil {
 		return err
 	}
 	if err := w.newEpoch(ctx, tx); err != nil {
@@ -130,6 +126,17 @@ func (s *Store) begin(ctx context.Context, w *writer) error {
 		return err
 	}
 	return tx.Commit()
+}
+
+// newRefKey is the key of references for a database that has none: the one in use, where
+// a new database comes after a damaged one.
+func (s *Store) newRefKey() []byte {
+	key := make([]byte, 16)
+	rand.Read(key)
+	if known := s.refKey.Load(); known != nil {
+		copy(key, known[:])
+	}
+	return key
 }
 
 // newEpoch ends the epoch of names and begins another. An epoch that a crash left open
@@ -161,7 +168,10 @@ func (s *Store) identify(ctx context.Context, r *reader) error {
 		return fmt.Errorf("read the key of references: %w: it has %d bytes", errCorrupt, len(key))
 	}
 	var seq, floor int64
-	err := r.db.QueryRowContext(ctx, `SELECT (SELECT ifnull(max(seq), 0) FROM decisions),
+	// What names a decision may outlive it: its number must not be given again either.
+	err := r.db.QueryRowContext(ctx, `SELECT max((SELECT ifnull(max(seq), 0) FROM decisions), (SELECT ifnull(max(seq), 0) FROM held),
+			(SELECT ifnull(max(left_seq), 0) FROM held),
+			(SELECT ifnull(max(seq), 0) FROM event_messages), (SELECT ifnull(max(seq), 0) FROM kept)),
 		ifnull((SELECT value FROM meta WHERE key = 'seq_floor'), 0)`).Scan(&seq, &floor)
 	if err != nil {
 		return fmt.Errorf("read the highest number: %w", err)

@@ -2,6 +2,7 @@ package tests
 
 import (
 	"bytes"
+	"errors"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -179,6 +180,53 @@ func checkLink(t *testing.T, from, link string) {
 	}
 }
 
+func TestEximsFilesInTheDocumentsAreThoseOfTheInstaller(t *testing.T) {
+	var ours, names []string
+	for _, path := range found(`(?m)^[a-z_]+=\$etc/(\S*osm\S*|exim4\.conf\.localmacros)$`, read(t, "../exim-acl/lib/debian.sh")) {
+		ours, names = append(ours, "/etc/exim4/"+path), append(names, filepath.Base(path))
+	}
+	if len(ours) < 5 {
+		t.Fatalf("only %d files of the installer found: %v", len(ours), ours)
+	}
+	for name, text := range documents(t) {
+		for _, path := range found(`(/etc/exim4/[A-Za-z0-9_./-]*osm[A-Za-z0-9_./-]*)`, text) {
+			isOurs := func(file string) bool { return file == path || strings.HasPrefix(file, path+"/") }
+			if !slices.ContainsFunc(ours, isOurs) {
+				t.Errorf("%s names %s; the installer writes %v", name, path, ours)
+			}
+		}
+		for _, base := range found(`([A-Za-z0-9_]*_osm_(?:policy|discard))\b`, text) {
+			if !slices.Contains(names, base) {
+				t.Errorf("%s names the file %s; the installer writes %v", name, base, names)
+			}
+		}
+	}
+	for _, path := range ours {
+		if !strings.Contains(read(t, "../docs/install.md"), path) {
+			t.Errorf("docs/install.md lacks %s", path)
+		}
+	}
+}
+
+func TestWhoeverStopsTheDaemonStopsItsSocketsToo(t *testing.T) {
+	// Or Exim's next question starts it again, in the middle of what it was stopped for.
+	sockets := strings.Fields(found(`(?m)^Sockets=(.*)$`, read(t, "../exim-acl/systemd/osmd.service"))[0])
+	seen := 0
+	for name, text := range documents(t) {
+		for _, units := range found(`(?m)^ *# systemctl (?:stop|start) (.*\bosmd\b.*)$`, text) {
+			seen++
+			for _, socket := range sockets {
+				if !slices.Contains(strings.Fields(units), socket) {
+					t.Errorf("%s: \"systemctl … %s\" leaves out %s", name, units, socket)
+				}
+			}
+		}
+	}
+	if len(sockets) != 2 || seen == 0 {
+		t.Errorf("%d sockets, %d commands found: the test looks in the wrong place", len(sockets), seen)
+	}
+}
+
 func TestNamesOfTheCodeInTheDocumentsExist(t *testing.T) {
 	folders := map[string]string{"eximacl": "exim-acl", "policy": "policy", "counters": "counters", "store": "sql", "actions": "actions"}
 	known := map[string]bool{}
@@ -290,8 +338,15 @@ func TestManualPagesAreWithoutFault(t *testing.T) {
 	if err != nil || len(pages) != 3 {
 		t.Fatalf("manual pages: %v, %v; want osmd.8, osmctl.8 and osm.toml.5", pages, err)
 	}
+	if _, err := exec.LookPath("mandoc"); err != nil {
+		t.Fatalf("%v: tests/deps.sh installs it; without it the pages are not looked at", err)
+	}
 	for _, page := range pages {
-		out, _ := exec.Command("mandoc", "-Tlint", "-W", "style", page).CombinedOutput() // its status tells of the date alone
+		out, err := exec.Command("mandoc", "-Tlint", "-W", "style", page).CombinedOutput()
+		var status *exec.ExitError // tells of the date alone
+		if err != nil && !errors.As(err, &status) {
+			t.Fatal(err)
+		}
 		for line := range bytes.Lines(out) {
 			if !bytes.Contains(line, []byte("missing date")) { // pages made from definitions have none
 				t.Errorf("%s", line)

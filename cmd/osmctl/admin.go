@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -19,7 +21,7 @@ func (e *env) adminCommands() []*cli.Command {
 	return append(e.settingCommands(), []*cli.Command{
 		command("doctor", "", "look at every piece of the installation and name the one that is missing",
 			`Run it as root: some pieces only root can look at. Exit status 1 when something is wrong.`,
-			0, 0, []cli.Flag{configFlag(), &cli.BoolFlag{Name: "all", Aliases: []string{"a"}, Usage: "list what is in order too"}}, e.doctor),
+			0, 0, append(pageFlags(1000), configFlag(), &cli.BoolFlag{Name: "all", Aliases: []string{"a"}, Usage: "list what is in order too"}), e.doctor),
 		command("backup", "FILE", "write a copy of the database while the daemon runs",
 			`The daemon writes it, as its own user: FILE must lie in a folder where it may, such as
 /var/lib/osm, and must not exist yet.`, 1, 1, nil, e.backup),
@@ -45,6 +47,10 @@ func (e *env) adminCommands() []*cli.Command {
 }
 
 func (e *env) doctor(c *cli.Context) error {
+	q, err := query(c, nil)
+	if err != nil {
+		return err
+	}
 	all := control.List[control.Check]{Items: []control.Check{}}
 	cfg, err := config.Load(c.String("config"))
 	if err != nil {
@@ -85,13 +91,33 @@ func (e *env) doctor(c *cli.Context) error {
 			wrong++
 		}
 	}
-	if err := e.print(c, all, func() { e.doctorText(all.Items, c.Bool("all") || wrong == 0) }); err != nil {
+	if all, err = paged(all.Items, q); err != nil {
+		return err
+	}
+	err = e.print(c, all, func() {
+		e.doctorText(all.Items, c.Bool("all") || wrong == 0)
+		e.more(all.Next)
+	})
+	if err != nil {
 		return err
 	}
 	if wrong > 0 {
 		return &control.Error{Status: 500, Message: plural(int64(wrong), "thing") + " wrong"}
 	}
 	return nil
+}
+
+// paged cuts a page out of a list that was made here; next is the place in it.
+func paged[T any](all []T, q control.Query) (control.List[T], error) {
+	from, err := strconv.Atoi(cmp.Or(q.After, "0"))
+	if err != nil || from < 0 {
+		return control.List[T]{}, usagef("--after is what the list before ended with, not %q", q.After)
+	}
+	l := control.List[T]{Items: all[min(from, len(all)):min(from+q.Limit, len(all))]}
+	if from+q.Limit < len(all) {
+		l.Next = strconv.Itoa(from + q.Limit)
+	}
+	return l, nil
 }
 
 func (e *env) doctorText(checks []control.Check, everything bool) {

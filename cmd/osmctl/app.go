@@ -178,11 +178,14 @@ func (e *env) client(c *cli.Context) *control.Client {
 }
 
 // listFlags are what all lists take.
-func listFlags(more ...cli.Flag) []cli.Flag {
-	return append(more,
-		&cli.IntFlag{Name: "limit", Value: 100, Usage: "list at most `N`, up to 1000"},
+func listFlags(more ...cli.Flag) []cli.Flag { return append(more, pageFlags(100)...) }
+
+// pageFlags choose a part of a list.
+func pageFlags(limit int) []cli.Flag {
+	return []cli.Flag{
+		&cli.IntFlag{Name: "limit", Value: limit, Usage: "list at most `N`, up to 1000"},
 		&cli.StringFlag{Name: "after", Usage: "go on behind `NEXT`, which the list before ended with"},
-	)
+	}
 }
 
 // query reads the flags of a list; where maps parameters of the API to flags.

@@ -27,14 +27,13 @@ Exit status 0: the file can be used.`,
 				0, 1, []cli.Flag{configFlag()}, e.configCheck),
 			command("show", "", "list every value in force and where it stands",
 				`Each value comes from the shipped defaults, from the file (with its line) or from the database
-(with who set it, when and why); the database wins over the file.`, 0, 0, nil, e.configShow),
+(with who set it, when and why); the database wins over the file.`, 0, 0, pageFlags(1000), e.configShow),
 			command("export", "", "print everything in force as one osm.toml", "What was set with osmctl is included.", 0, 0, nil, e.configExport),
 			command("reload", "", "make the daemon read its file again",
 				`With a mistake in the file nothing changes: every mistake is named, and the settings in force
 stay. Counters are kept.`, 0, 0, nil, e.configReload),
-			command("default", "", "print the shipped osm.toml, which explains every setting", "", 0, 0, nil, func(*cli.Context) error {
-				_, err := fmt.Fprint(e.out, config.Shipped())
-				return err
+			command("default", "", "print the shipped osm.toml, which explains every setting", "", 0, 0, nil, func(c *cli.Context) error {
+				return e.printTOML(c, config.Shipped())
 			}),
 		),
 	}
@@ -100,9 +99,13 @@ func (e *env) checkedByDaemon(c *cli.Context, path string) (mistakes config.Mist
 }
 
 func (e *env) configShow(c *cli.Context) error {
+	q, err := query(c, nil)
+	if err != nil {
+		return err
+	}
 	client := e.client(c)
 	defer client.Close()
-	l, err := client.Config(c.Context)
+	l, err := client.Config(c.Context, q)
 	if err != nil {
 		return err
 	}
@@ -112,6 +115,7 @@ func (e *env) configShow(c *cli.Context) error {
 			rows = append(rows, []string{s.Key, s.Value, s.Origin})
 		}
 		e.table(columns("key~52", "value~44", "from"), rows)
+		e.more(l.Next)
 	})
 }
 
@@ -122,6 +126,11 @@ func (e *env) configExport(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	return e.printTOML(c, text)
+}
+
+// printTOML prints settings as they stand in a file.
+func (e *env) printTOML(c *cli.Context, text string) error {
 	return e.print(c, map[string]string{"toml": text}, func() { fmt.Fprint(e.out, text) })
 }
 

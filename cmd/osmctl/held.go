@@ -263,10 +263,13 @@ func (e *env) holdPut(c *cli.Context) error {
 	})
 }
 
+// never is the --until of what has no end.
+const never = "never"
+
 // until reads --until.
 func (e *env) until(c *cli.Context) (control.Time, error) {
 	s := c.String("until")
-	if s == "" {
+	if s == "" || s == never {
 		return control.Time{}, nil
 	}
 	at, err := config.ParseUntil(s, e.now(), e.loc)
@@ -277,28 +280,12 @@ func (e *env) until(c *cli.Context) (control.Time, error) {
 }
 
 func (e *env) holdEnd(c *cli.Context) error {
-	var ids []int64
-	for _, a := range c.Args().Slice() {
-		id, err := number64(a, "a hold's number (osmctl hold list shows them)")
-		if err != nil {
-			return err
-		}
-		ids = append(ids, id)
-	}
 	client := e.client(c)
 	defer client.Close()
-	ended := control.List[control.Hold]{Items: []control.Hold{}}
-	for _, id := range ids {
-		h, err := client.EndHold(c.Context, id, c.String("reason"))
-		if err != nil {
-			return err
-		}
-		ended.Items = append(ended.Items, h)
-	}
-	return e.print(c, ended, func() {
-		for _, h := range ended.Items {
-			e.line("hold %d on %s has ended", h.ID, strings.TrimSpace(h.Account+" "+h.Value))
-		}
+	return removeEach(e, c, "a hold's number (osmctl hold list shows them)", func(id int64) (control.Hold, error) {
+		return client.EndHold(c.Context, id, c.String("reason"))
+	}, func(h control.Hold) string {
+		return fmt.Sprintf("hold %d on %s has ended", h.ID, strings.TrimSpace(h.Account+" "+h.Value))
 	})
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -43,7 +44,7 @@ func whom(c *cli.Context) (level, name string, err error) {
 
 func (e *env) ruleCommands() []*cli.Command {
 	trigger := &cli.StringFlag{Name: "trigger", Usage: "of this `TRIGGER`; without it, of all"}
-	until := &cli.StringFlag{Name: "until", Usage: "end it at `WHEN`: 2h, 3d, 2027-01-31 (the end of that day)"}
+	until := &cli.StringFlag{Name: "until", Usage: "end it at `WHEN`: 2h, 3d, 2027-01-31 (the end of that day), or never"}
 	reason := &cli.StringFlag{Name: "reason", Usage: "why, for whoever finds it: `TEXT`"}
 	set := func() []cli.Flag {
 		return whomFlags(trigger,
@@ -58,7 +59,7 @@ func (e *env) ruleCommands() []*cli.Command {
 		e.triggerCommands(),
 		group("limit", "set, show, try or remove limits of accounts, packages, resellers, mailboxes", "",
 			command("set", "", "set a limit", `It acts at once and wins over the file. What is not given is inherited, or stays as it was set
-before for the same account and trigger. For example:
+before for the same account and trigger, its end and reason too. For example:
 
     osmctl limit set --account shop --trigger account-hour --max 5000 \
            --until 2027-01-31 --reason "newsletter, ticket 4711"`,
@@ -139,12 +140,13 @@ func (e *env) limitSet(c *cli.Context) error {
 		return err
 	}
 	l.Level, l.Name = level, name
-	if l.Max == nil && l.Mode == nil && l.Verdict == nil && l.Release == nil && l.Actions == nil && l.Per == nil {
-		return usagef("limit set needs something to set: --max, --mode, --verdict, --release, --actions or --per")
+	if l.Max == nil && l.Mode == nil && l.Verdict == nil && l.Release == nil && l.Actions == nil && l.Per == nil && !c.IsSet("until") {
+		return usagef("limit set needs something to set: --max, --mode, --verdict, --release, --actions, --per or --until")
 	}
 	if l.Until, err = e.until(c); err != nil {
 		return err
 	}
+	l.Forever = c.String("until") == never
 	client := e.client(c)
 	defer client.Close()
 	set, err := client.SetLimit(c.Context, l)
@@ -256,36 +258,43 @@ func setBy(where, by string) string {
 func (e *env) limitRemove(c *cli.Context) error {
 	client := e.client(c)
 	defer client.Close()
-	return removeEach(e, c, "limit", func(id int64) (control.Limit, error) {
+	return removeEach(e, c, "the number of a limit to remove", func(id int64) (control.Limit, error) {
 		return client.RemoveLimit(c.Context, id, c.String("reason"))
 	}, func(l control.Limit) string {
 		return fmt.Sprintf("limit %d (%s) of %s is removed", l.ID, limitText(&l), limitWhom(&l))
 	})
 }
 
-// removeEach removes things by the numbers on the command line.
+// removeEach removes things by the numbers on the command line, or ends them. With an
+// error it stops, after it has told what it did before.
 func removeEach[T any](e *env, c *cli.Context, what string, remove func(int64) (T, error), text func(T) string) error {
 	var ids []int64
 	for _, a := range c.Args().Slice() {
-		id, err := number64(a, "the number of "+what+" to remove")
+		id, err := number64(a, what)
 		if err != nil {
 			return err
 		}
 		ids = append(ids, id)
 	}
 	removed := control.List[T]{Items: []T{}}
+	var failed error
 	for _, id := range ids {
 		v, err := remove(id)
 		if err != nil {
-			return err
+			failed = err
+			break
 		}
 		removed.Items = append(removed.Items, v)
 	}
-	return e.print(c, removed, func() {
+	if failed != nil && len(removed.Items) == 0 {
+		return failed
+	}
+	err := e.print(c, removed, func() {
 		for _, v := range removed.Items {
 			e.line("%s", text(v))
 		}
 	})
+	return cmp.Or(failed, err)
 }
 
 func (e *env) exemptAdd(c *cli.Context) error {
@@ -368,7 +377,7 @@ func (e *env) exemptList(c *cli.Context) error {
 func (e *env) exemptRemove(c *cli.Context) error {
 	client := e.client(c)
 	defer client.Close()
-	return removeEach(e, c, "exemption", func(id int64) (control.Exemption, error) {
+	return removeEach(e, c, "the number of an exemption to remove", func(id int64) (control.Exemption, error) {
 		return client.RemoveExemption(c.Context, id, c.String("reason"))
 	}, func(x control.Exemption) string {
 		return fmt.Sprintf("exemption %d (%s) is removed", x.ID, exemptText(&x))

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -49,6 +50,7 @@ type daemon struct {
 	flow     *flow
 	server   *eximacl.Server
 	snaps    *snapshots
+	missing  *missing
 	service  *control.Service
 	page     http.Handler // what browsers see
 	children *children
@@ -56,12 +58,14 @@ type daemon struct {
 	tracker  *policy.Tracker
 	planner  *policy.HoldPlanner
 	planned  chan policy.EventChange // new events that wait for their actions
+	acting   sync.Mutex              // one event's actions at a time
+	owed     owed
 	executor *actions.Executor
 	held     *actions.Held
 	runner   *actions.Runner
 
 	watched map[string]watched // by keepHouse alone
-	hits    map[int64]int64    // of exemptions, as far as they are written down; the same
+	hits    map[int64]int64    // of exemptions, as far as they are written down; by keepUp alone
 
 	life       *life
 	background sync.WaitGroup // ends with stopping
@@ -87,7 +91,7 @@ func serve(cfg config.Config, o options, sockets map[string]*net.UnixListener, l
 	signal.Notify(hup, syscall.SIGHUP)
 	d := &daemon{
 		cfg: cfg, o: o, log: log, clock: origin.Clock(), sockets: sockets, life: newLife(),
-		stopping: stopping, watched: map[string]watched{}, planned: make(chan policy.EventChange, maxPlanned), children: watchChildren(),
+		stopping: stopping, watched: map[string]watched{}, planned: make(chan policy.EventChange, maxPlanned), children: watchChildren(), missing: newMissing(),
 	}
 	d.started = d.clock().Wall
 	d.alarms = newAlarms(log, d.wall)
@@ -110,14 +114,14 @@ func (d *daemon) build(ctx context.Context) error {
 	var err error
 	d.metrics = metrics.New()
 	d.store, err = store.Open(ctx, store.Options{
-		Path: d.cfg.Store.Path, Log: d.log, Now: d.wall, BootID: origin.BootID(),
+		Path: d.cfg.Store.Path, Log: d.log, Now: d.wall, Clock: d.clock, BootID: origin.BootID(),
 		KeepDecisions: d.cfg.Store.KeepDecisions, KeepEvents: d.cfg.Store.KeepEvents,
 	})
 	if err != nil {
 		return err
 	}
 	d.table = counters.New(counters.Options{PerGroup: int(d.cfg.Limits.DistinctPerAccount)})
-	d.table.SetSeq(d.store.MaxSeq())
+	d.table.SetSeq(firstSeq(d.store))
 	d.settings.file.Store(&d.cfg)
 	d.settings.loadedAt.Store(d.started.UnixMilli())
 	rules, cfg, err := d.rules(ctx, d.cfg)
@@ -125,7 +129,9 @@ func (d *daemon) build(ctx context.Context) error {
 	if err != nil { // what the file says holds until the database can be read
 		d.log.Error("settings, limits, exemptions and holds of the database are not in force", "err", err)
 		d.alarms.raise("settings", err.Error())
+		d.owed.add(taskRules)
 	}
+	d.owed.mended = d.store.Health().OK
 	d.engine = policy.NewEngine(d.table, rules)
 	d.engine.SetRefKey(d.store.RefKey())
 	d.panel = panel.New(panel.Options{
@@ -139,7 +145,7 @@ func (d *daemon) build(ctx context.Context) error {
 		record: d.record, opened: make(chan struct{}), pending: make(chan pending, maxPending),
 	}
 	d.snaps = &snapshots{path: filepath.Join(filepath.Dir(d.cfg.Store.Path), "counters.snapshot"),
-		table: d.table, engine: d.engine, clock: d.clock}
+		table: d.table, engine: d.engine, clock: d.clock, wait: d.missing.sinceSnapshot}
 	if err := d.buildActions(); err != nil {
 		return err
 	}
@@ -152,6 +158,13 @@ func (d *daemon) build(ctx context.Context) error {
 	}
 	return d.newServer()
 }
+
+// seqMargin is more decisions than can wait unwritten when the daemon is killed: their
+// references stand in Exim's log and in the clients' hands, and are not given again.
+const seqMargin = 100_000
+
+// firstSeq is the number after which those of this start begin.
+func firstSeq(s *store.Store) uint64 { return s.MaxSeq() + seqMargin }
 
 func (d *daemon) wall() time.Time { return d.clock().Wall }
 
@@ -173,14 +186,36 @@ func (d *daemon) newServer() error {
 func (d *daemon) buildActions() error {
 	d.executor = actions.NewExecutor(d.cfg.Server.ExecutorSocket)
 	d.planner = policy.NewHoldPlanner()
+	if err := d.recallReleases(d.stopping); err != nil {
+		d.log.Error("what was released lately is not known: it may be held again at once", "err", err)
+		d.owed.add(taskReleases)
+	}
 	held := d.settings.config().Held
 	d.held = actions.NewHeld(actions.HeldOptions{
 		Store: d.store, Engine: d.engine, Executor: d.executor, Log: d.log.With("component", "held"), Now: d.clock,
 		Keep: held.Keep, ReleaseEvery: held.ReleaseRate.Every(),
-		Identify: d.ownerOf,
+		Identify: d.ownerOf, Place: func(id policy.Identity) policy.Identity { return d.panel.Map().Place(id) },
 	})
 	d.runner = actions.NewRunner(actions.RunnerOptions{Store: d.store, Log: d.log.With("component", "actions"), Now: d.clock, Changed: d.changed})
 	return d.buildTracker()
+}
+
+// recallReleases tells the planner of holds what operators released shortly before the
+// start: that is not put again at once either.
+func (d *daemon) recallReleases(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, reading)
+	defer cancel()
+	now := d.clock()
+	ended, err := d.store.EndedHolds(ctx, now.Wall.Add(-d.engine.Rules().Settings.HoldGrace))
+	if err != nil {
+		return err
+	}
+	for _, h := range slices.Backward(ended) { // the oldest first
+		if h.EndedBy != "" && h.EndedBy != endedByTime {
+			d.planner.Released(h.Hold, now.Add(-max(now.Wall.Sub(h.EndedAt), 0)))
+		}
+	}
+	return nil
 }
 
 // buildTracker takes over the events that were open when the daemon last stopped.
@@ -194,12 +229,11 @@ func (d *daemon) buildTracker() error {
 	}
 	last.Store(next - 1)
 	d.tracker = policy.NewTracker(func() int64 { return last.Add(1) }, 0)
-	open, err := d.store.OpenEvents(ctx)
-	if err != nil {
+	if err := d.restoreEvents(ctx); err != nil {
 		d.log.Error("open events could not be read: their senders will be reported again", "err", err)
-		return nil
+		d.owed.add(taskEvents)
 	}
-	d.tracker.Restore(open, d.clock())
+	d.owed.add(taskActions) // what was planned when the daemon stopped or was killed
 	return nil
 }
 
@@ -227,10 +261,13 @@ func (d *daemon) run(ctx context.Context, hup <-chan os.Signal) error {
 	d.life.start("counters", func(ctx context.Context) error {
 		return d.snaps.run(ctx, func(err error) { d.alarms.setErr("counters", err) })
 	})
+	d.life.start("refill", d.fillCounters)
 	d.life.start("held", d.held.Run)
 	d.life.start("actions", d.act)
 	d.flow.open()
 	d.life.start("house", d.keepHouse)
+	d.life.start("upkeep", d.keepUp)
+	d.life.start("alive", d.keepAlive)
 	d.life.start("control", d.control)
 	d.log.Info("ready", "version", version, "accounts", d.panel.Status().Accounts)
 	notify(d.log, systemd.Ready)
@@ -242,9 +279,7 @@ func (d *daemon) run(ctx context.Context, hup <-chan os.Signal) error {
 		case err := <-d.life.ended:
 			return err
 		case <-hup:
-			if _, err := d.reload(ctx); err != nil {
-				d.log.Error("configuration not reloaded, the old settings hold", "err", err)
-			}
+			d.hangUp(ctx)
 		}
 	}
 }

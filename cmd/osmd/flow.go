@@ -58,6 +58,9 @@ const maxPending = 20_000
 
 // check judges one message. It is called by the server within c.Deadline.
 func (f *flow) check(c eximacl.Conn, s *policy.Submission) *policy.Decision {
+	if policy.NeedsClientOwner(s) || policy.NeedsChain(s) || !f.ready.Load() {
+		c.Wait()
+	}
 	id := policy.Identify(s, f.origin(c, s), f.panel.Map())
 	ready := f.ready.Load() || f.wait(c.Deadline)
 	switch {
@@ -112,10 +115,7 @@ func (f *flow) fault(_ eximacl.Conn, s *policy.Submission) *policy.Decision {
 // unsent is for a message that has passed because Exim no longer waited: what was
 // accepted is counted already, anything else becomes what really happened.
 func (f *flow) unsent(_ eximacl.Conn, d *policy.Decision) *policy.Decision {
-	if d.Verdict == policy.Accept {
-		return d
-	}
-	return f.engine.CountIn(d.At, d.Submission, d.Identity, policy.ReasonUnanswered)
+	return f.engine.Unanswered(d)
 }
 
 // unjudged goes without identity: it may be what failed.
@@ -143,7 +143,9 @@ func (f *flow) origin(c eximacl.Conn, s *policy.Submission) *policy.Origin {
 			f.metrics.InspectorErrors.Inc()
 			break
 		}
-		o.Chain, o.ParentIsExim = chain, parentIsExim
+		if c.PeerWaits() { // else its number may have become another process's
+			o.Chain, o.ParentIsExim = chain, parentIsExim
+		}
 	}
 	return &o
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -34,6 +35,9 @@ func (d *daemon) registerMetrics() error {
 		errs = append(errs, d.metrics.RegisterCounterFunc("osm_"+name, help, f))
 	}
 	gauge("store_queue", "Decisions that wait to be stored.", func() float64 { return float64(d.store.Health().Queued) })
+	gauge("store_lag_seconds", "Age of the oldest decision that waits to be stored.", func() float64 {
+		return time.Duration(d.store.Health().Lag).Seconds()
+	})
 	gauge("store_ok", "1 while the database can be written.", func() float64 { return one(d.store.Health().OK) })
 	gauge("store_bytes", "Size of the database file.", func() float64 { return float64(d.store.Health().DBBytes) })
 	gauge("store_log_bytes", "Size of the write-ahead log.", func() float64 { return float64(d.store.Health().LogBytes) })
@@ -51,6 +55,8 @@ func (d *daemon) registerMetrics() error {
 		return float64(open)
 	})
 	gauge("holds", "Standing holds.", func() float64 { return float64(len(d.engine.Rules().Holds)) })
+	gauge("held_messages", "Frozen messages in Exim's queue.", func() float64 { return float64(d.held.Status().Messages) })
+	gauge("held_bytes", "Size of the frozen messages in Exim's queue.", func() float64 { return float64(d.held.Status().Bytes) })
 	gauge("actions_queue", "New events that wait for their actions.", func() float64 { return float64(len(d.planned)) })
 	gauge("alarms", "Alarms that stand.", func() float64 { return float64(len(d.alarms.list())) })
 	d.registerServerMetrics(counter)

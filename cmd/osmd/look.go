@@ -24,8 +24,17 @@ func (d *daemon) look() {
 	}
 	d.alarms.set("store", text)
 	if h.SetAside != "" {
-		d.alarms.set("store-set-aside", "a damaged database was set aside as "+h.SetAside+" and a new one begun; remove the file once it is not needed")
+		text := "a damaged database was set aside as " + h.SetAside + " and a new one begun; remove the file once it is not needed"
+		if h.Lost != "" {
+			text += "; not everything could be read of: " + h.Lost + ": look whether holds, limits and exemptions are what they should be"
+		}
+		d.alarms.set("store-set-aside", text)
 	}
+	text = ""
+	if set := d.store.ClockSet(); set != "" {
+		text = "the wall clock cannot be believed: " + set + "; nothing is deleted for its age, and no hold is closed, until it has run evenly for a day"
+	}
+	d.alarms.set("clock", text)
 	d.rising("store-dropped", h.Dropped, "decisions found no room and were not stored: %d so far")
 	st := &d.server.Stats
 	shed := uint64(st.Shed.Load() + st.Late.Load())

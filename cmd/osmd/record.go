@@ -31,13 +31,14 @@ func (d *daemon) follow(changes []policy.EventChange, dec *policy.Decision) {
 			seq = dec.Seq
 		}
 		d.store.AppendEvent(c.Event, seq)
-		if !c.New {
+		if !c.New && !c.Again {
 			continue
 		}
 		select {
 		case d.planned <- c:
 		default:
-			d.alarms.raise("actions", "too many events at once: the actions of some were left out")
+			d.alarms.raise("actions", "too many events at once: the actions of some wait")
+			d.owed.add(taskActions)
 		}
 	}
 }
@@ -52,12 +53,21 @@ func (d *daemon) act(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case c := <-d.planned:
-			steps := actions.Plan(c, d.engine.Rules(), d.planner, d.clock())
-			if err := d.runner.Run(ctx, c.Event, steps); err != nil {
-				d.log.Error("an action failed", "event", c.Event.ID, "account", c.Event.Account, "trigger", c.Event.Trigger, "err", err)
-				d.alarms.raise("actions", fmt.Sprintf("event %d: %v", c.Event.ID, err))
-			}
+			d.carryOut(ctx, c)
 		}
+	}
+}
+
+// carryOut does what follows one event. What fails is done again ([daemon.actAgain]).
+func (d *daemon) carryOut(ctx context.Context, c policy.EventChange) {
+	d.acting.Lock()
+	defer d.acting.Unlock()
+	steps := actions.Plan(c, d.engine.Rules(), d.planner, d.clock())
+	if err := d.runner.Run(ctx, c.Event, steps); err != nil {
+		d.log.Error("an action failed", "event", c.Event.ID, "account", c.Event.Account, "trigger", c.Event.Trigger, "err", err)
+		d.alarms.raise("actions", fmt.Sprintf("event %d: %v", c.Event.ID, err))
+		d.owed.add(taskRules) // a hold may be stored and not stand
+		d.owed.add(taskActions)
 	}
 }
 
@@ -65,72 +75,19 @@ func (d *daemon) act(ctx context.Context) error {
 const houseEvery = time.Second
 
 // keepHouse ends events whose sender has been below for a whole period, looks for what is
-// wrong, sees to the garbage collector, and tells systemd that the daemon is alive.
+// wrong, and sees to the garbage collector. It waits for no database.
 func (d *daemon) keepHouse(ctx context.Context) error {
 	tick := time.NewTicker(houseEvery)
 	defer tick.Stop()
 	collector := newCollector()
-	for n := 1; ; n++ {
+	for {
 		select {
 		case <-ctx.Done():
-			d.writeHits(context.WithoutCancel(ctx))
 			return nil
 		case <-tick.C:
 			d.follow(d.tracker.Close(d.clock()), nil)
-			d.endHolds(ctx)
 			d.look()
-			d.alive()
 			collector.tune()
-			if n%hitsEvery == 0 {
-				d.writeHits(ctx)
-			}
 		}
 	}
-}
-
-// endHolds takes holds whose time is over out of the rules, so that when-free mail of
-// theirs goes on.
-func (d *daemon) endHolds(ctx context.Context) {
-	now := d.clock().Wall
-	for _, h := range d.engine.Rules().Holds {
-		if h.Until.IsZero() || now.Before(h.Until) {
-			continue
-		}
-		if err := d.store.EndHold(ctx, h.ID, "its time"); err != nil {
-			d.log.Warn("a hold that is over could not be closed in the database", "hold", h.ID, "err", err)
-			return
-		}
-		if err := d.changed(ctx); err != nil {
-			d.log.Warn("rules were not made again after the end of a hold", "err", err)
-		}
-		d.held.Kick()
-		return // the next one a second later: the list has changed
-	}
-}
-
-// hitsEvery is after how many rounds of the house the use of exemptions is written down.
-const hitsEvery = 30
-
-// writeHits adds what exemptions were used for since the last time. What cannot be
-// written now is written the next time.
-func (d *daemon) writeHits(ctx context.Context) {
-	more, now := map[int64]int64{}, map[int64]int64{}
-	for _, h := range d.engine.ExemptionHits() {
-		id := h.Exemption.ID
-		if id == 0 {
-			continue // of the file: it has no row
-		}
-		now[id] = h.Hits
-		if n := h.Hits - d.hits[id]; n > 0 {
-			more[id] = n
-		}
-	}
-	if len(more) == 0 {
-		return
-	}
-	if err := d.store.AddExemptionHits(ctx, more); err != nil {
-		d.log.Warn("the use of exemptions was not written down yet", "err", err)
-		return
-	}
-	d.hits = now
 }

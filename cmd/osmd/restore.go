@@ -4,28 +4,21 @@ import (
 	"context"
 	"fmt"
 	"time"
-
-	"osm/policy"
-	store "osm/sql"
 )
 
 // restore brings the counters back: the snapshot, then the decisions stored since. What
-// cannot be read costs the counters, never a message: it is reported and mail flows.
+// cannot be read costs the counters, never a message: it is reported, mail flows, and what
+// is missing is tried for until it is there ([daemon.fillCounters]).
 func (d *daemon) restore(ctx context.Context) {
 	began := d.clock()
 	found, err := d.snaps.read()
 	if err != nil {
 		d.log.Error("counters could not be read: replaying all decisions instead", "err", err)
 	}
-	d.table.SetSeq(d.store.MaxSeq())
-	n, last, err := d.replay(ctx, found.after, d.longestPeriod(), nil) // all of them without a snapshot
-	if err == nil && len(found.missing) > 0 {
-		var more int
-		more, err = d.refill(ctx, found.missing)
-		n += more
-	}
-	d.table.DropRestore()
-	d.alarms.setErr("counters-restore", err)
+	newer, whole := d.engine.Restored(found.slots)
+	d.missing.add(&lack{only: newer, after: found.after, snapshot: true})
+	d.missing.add(&lack{only: whole})
+	n, last, _ := d.fillAll(ctx)
 	d.log.Info("counters are back", "used", d.table.Stats().Keys, "replayed", n, "took", d.clock().Wall.Sub(began.Wall))
 	if last.Before(found.at) {
 		last = found.at
@@ -48,48 +41,4 @@ func (d *daemon) reportGap(ctx context.Context, last, now time.Time) {
 			d.log.Warn("the time without a daemon is not in the journal", "err", err)
 		}
 	})
-}
-
-// replay counts stored decisions with a number above after, not older than since, and
-// tells when the newest of them was made.
-func (d *daemon) replay(ctx context.Context, after uint64, since time.Duration, only map[string]bool) (n int, newest time.Time, err error) {
-	now := d.clock()
-	err = d.store.ReplaySince(ctx, after, now.Wall.Add(-since), now, func(c *store.Counted) error {
-		n++
-		if c.At.Wall.After(newest) {
-			newest = c.At.Wall
-		}
-		d.engine.ReplayStored(c.At, c.Seq, c.Identity, c.SubjectKey, c.Recipients, only)
-		return nil
-	})
-	if err != nil {
-		return n, newest, fmt.Errorf("count stored decisions again: %w", err)
-	}
-	return n, newest, nil
-}
-
-// refill counts the stored decisions again for triggers that start with empty counters.
-func (d *daemon) refill(ctx context.Context, triggers []string) (int, error) {
-	only := map[string]bool{}
-	var longest time.Duration
-	for _, name := range triggers {
-		only[name] = true
-	}
-	for _, t := range d.engine.Rules().Triggers {
-		if only[t.Name] {
-			longest = max(longest, t.Per)
-		}
-	}
-	n, _, err := d.replay(ctx, 0, longest, only)
-	return n, err
-}
-
-func (d *daemon) longestPeriod() time.Duration {
-	longest := time.Hour
-	for _, t := range d.engine.Rules().Triggers {
-		if t.Mode != policy.Off {
-			longest = max(longest, t.Per)
-		}
-	}
-	return longest
 }

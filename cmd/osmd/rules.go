@@ -111,8 +111,8 @@ func (d *daemon) changed(ctx context.Context) error {
 	return d.swap(ctx, *d.settings.file.Load())
 }
 
-// swap puts a file and what the database says in force, and fills the counters of triggers
-// that are new. The caller holds the settings' lock.
+// swap puts a file and what the database says in force, and has the counters of triggers
+// filled that are new. The caller holds the settings' lock.
 func (d *daemon) swap(ctx context.Context, file config.Config) error {
 	r, cfg, err := d.rules(ctx, file)
 	if err != nil {
@@ -122,18 +122,10 @@ func (d *daemon) swap(ctx context.Context, file config.Config) error {
 	d.settings.file.Store(&file)
 	d.settings.cfg.Store(&cfg)
 	d.apply(cfg)
-	if len(refill) == 0 || !d.flow.ready.Load() {
-		return nil
+	if len(refill) > 0 {
+		d.log.Info("filling the counters of changed triggers", "trigger", strings.Join(refill.Names(), " "))
+		d.missing.add(&lack{only: refill, unwritten: true}) // meanwhile they count what comes
 	}
-	d.log.Info("filling the counters of changed triggers", "trigger", strings.Join(refill, " "))
-	d.background.Go(func() { // what was sent before; meanwhile the trigger counts what comes
-		if !d.written(d.stopping) {
-			d.log.Warn("the latest decisions may be missing in the counters of changed triggers")
-		}
-		if _, err := d.refill(d.stopping, refill); err != nil {
-			d.log.Error("counters of changed triggers are not full", "err", err)
-		}
-	})
 	return nil
 }
 
@@ -184,7 +176,7 @@ func restartNeeded(old, now config.Config) string {
 // written waits until what waits to be stored now is stored; false if that takes long.
 func (d *daemon) written(ctx context.Context) bool {
 	h := d.store.Health()
-	want := h.Written + uint64(h.Queued)
+	want := h.Written + h.Dropped + uint64(h.Queued)
 	ctx, cancel := context.WithTimeout(ctx, reading)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)

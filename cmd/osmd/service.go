@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -42,6 +43,19 @@ func (d *daemon) reread(ctx context.Context) error {
 	err := d.flow.inspector.Maps(ctx)
 	d.panel.Reload()
 	return err
+}
+
+// hangUp reads the file again because of SIGHUP, as "osmctl config reload" does. The kernel
+// does not tell who sent a signal: the audit names the signal, and the daemon's own uid.
+func (d *daemon) hangUp(ctx context.Context) {
+	_, err := d.service.Reload(ctx, control.Actor{Name: "SIGHUP", UID: uint32(os.Getuid()), Role: control.Operator})
+	var refused *control.Error
+	if errors.As(err, &refused) && len(refused.Mistakes) > 0 {
+		err = fmt.Errorf("%w: %s", err, strings.Join(refused.Mistakes, "; "))
+	}
+	if err != nil {
+		d.log.Error("configuration not reloaded, the old settings hold", "err", err)
+	}
 }
 
 // wasReset ends the event of a counter that was reset, and writes the counters down at

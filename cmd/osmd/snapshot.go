@@ -25,6 +25,9 @@ type snapshots struct {
 	table  *counters.Table
 	engine *policy.Engine
 	clock  func() policy.Moment
+	// wait says that the counters do not have yet what the file has and the decisions since:
+	// it stays as it is.
+	wait func() bool
 }
 
 func (s *snapshots) header() counters.Header {
@@ -34,6 +37,9 @@ func (s *snapshots) header() counters.Header {
 
 // write replaces the file by the counters as they are now.
 func (s *snapshots) write() error {
+	if s.wait() {
+		return nil
+	}
 	f, err := os.CreateTemp(filepath.Dir(s.path), filepath.Base(s.path)+".new-*")
 	if err != nil {
 		return fmt.Errorf("write counters: %w", err)
@@ -58,9 +64,9 @@ func (s *snapshots) write() error {
 
 // restored is what a start found.
 type restored struct {
-	after   uint64    // decisions with a greater number are to be replayed …
-	missing []string  // … and all that are young enough for these triggers
-	at      time.Time // when the snapshot was made; zero: there was none to build on
+	slots []string  // whose counters are back …
+	after uint64    // … with all decisions up to this one
+	at    time.Time // when the snapshot was made; zero: there was none to build on
 }
 
 // read brings the counters back. A snapshot that is missing or broken is no error of the
@@ -78,7 +84,7 @@ func (s *snapshots) read() (restored, error) {
 	if err != nil {
 		return restored{}, fmt.Errorf("read counters from %q: %w", s.path, err)
 	}
-	return restored{after: after, missing: s.engine.Missing(h.Slots), at: time.UnixMilli(h.WallMs)}, nil
+	return restored{slots: h.Slots, after: after, at: time.UnixMilli(h.WallMs)}, nil
 }
 
 // run writes the counters regularly and once more at the end; it also lets go of what

@@ -7,7 +7,7 @@
 
 cpanel=/usr/local/cpanel
 exim=/usr/sbin/exim
-usual_user=mailnull usual_group=mail
+usual_user=mailnull usual_group=mail usual_spool=/var/spool/exim
 conf=/etc/exim.conf
 local_conf=/etc/exim.conf.local
 localopts=/etc/exim.conf.localopts
@@ -44,8 +44,6 @@ raise_it="raise it $in_whm" no_thaw="; set auto_thaw = 0s $in_whm"
 # /var/log itself, and single files cannot be named there on EL8.
 exim_paths() { say "-$(spool) -/var/log"; }
 
-spool() { option spool_directory | grep . || say /var/spool/exim; }
-
 osm_settings() {
 	sed -e 's/^#\[exim\]$/[exim]/' \
 		-e "s/^#user = \"Debian-exim\"$/user = \"$(exim_user)\"/" \
@@ -69,6 +67,11 @@ exim_can_change() {
 	[ -d $cpanel/etc/exim ] || refuse "there is no $cpanel/etc/exim: this cPanel makes no Exim configuration; nothing was changed"
 }
 
+exim_can_leave() {
+	exim_can_change
+	none_held
+}
+
 ours_in_place() { [ -e $policy ] || [ -e $script_acl ] || grep -qs '^# osm begin:' $local_conf; }
 
 # build [OPTION...]: cPanel's builder; it keeps the old file where Exim refuses the new
@@ -90,6 +93,7 @@ exim_fault() {
 switched_off() { grep -qsE "^acl_$1=0[[:space:]]*$" $localopts; }
 
 plan_exim() {
+	whole $local_conf
 	OSM_TEXT=$(acl_text)
 	export OSM_TEXT
 	OSM_NAME=$smtp_name fill "$here/cpanel/acl.in" | want $policy 644 root:root
@@ -161,11 +165,12 @@ local_plain() {
 }
 
 plan_exim_out() {
+	whole $local_conf
 	want_no $policy
 	want_no $script_acl
 	! grep -qs '^# osm begin:' $local_conf || give_back $local_conf local_plain
 	[ ! -e $localopts ] || give_back $localopts localopts_plain
-	for f in $local_conf $localopts $conf; do want_no $f.osm-new; done
+	for f in $local_conf $localopts $conf; do want_no "$(readlink -f $f).osm-new"; done
 }
 
 localopts_plain() { sed -E "/^acl_($smtp_name|$script_name)=/d" "$1"; }
@@ -197,12 +202,22 @@ has_router() { grep -qs '^osm_discard:' $local_conf; }
 
 # replace FILE WITH: owner and mode stay.
 replace() {
-	remember "$1"
-	cat "$2" >"$1.osm-new"
-	chown --reference="$1" "$1.osm-new"
-	chmod --reference="$1" "$1.osm-new"
-	mv -f "$1.osm-new" "$1"
+	edited=$(real "$1")
+	remember "$edited"
+	remember "$edited.osm-new"
+	cat "$2" >"$edited.osm-new"
+	chown --reference="$edited" "$edited.osm-new"
+	chmod --reference="$edited" "$edited.osm-new"
+	mv -f "$edited.osm-new" "$edited"
 }
+
+# exim_let_go: the configuration without osm's pieces.
+exim_let_go() {
+	exim_regenerate
+	exim_still_works
+}
+
+exim_left() { exim_still_works; }
 
 # marked NAME: cPanel's builder has put that ACL file in.
 marked() { grep -qE "^[[:space:]]*# BEGIN INSERT $1([[:space:]]|$)" $conf; }
@@ -222,11 +237,21 @@ exim_after() {
 		! answers || answer=asked
 	else
 		answer=$(probe_result)
+		same_replies
 	fi
 	case $answer in
 	unreached) warn "Exim takes no test message from 127.0.0.1, so the question could not be tried" ;;
 	missing) refuse "a test message did not lead to a question: $conf does not come to $policy in the ACL of acl_smtp_data" ;;
 	esac
+	switched_off $script_name || scripts_pass
+}
+
+# scripts_pass refuses where Exim cannot run the ACL of script mail, and could before.
+scripts_pass() {
+	refusal=$(script_fault $conf)
+	[ -n "$refusal" ] || return 0
+	[ -n "$(script_fault "$work/conf")" ] || refuse "Exim would refuse all mail of scripts: $refusal"
+	warn "Exim refuses all mail of scripts, as it did before: $refusal"
 }
 
 # inserted NAME WHAT
@@ -268,6 +293,10 @@ check_hooks() {
 	unreached) warn "Exim takes no test message from 127.0.0.1, so the question could not be tried" ;;
 	*) missing "a test message led to no question" ;;
 	esac
+	switched_off $script_name || {
+		refusal=$(script_fault $conf)
+		[ -z "$refusal" ] || missing "Exim refuses all mail of scripts: $refusal"
+	}
 	is_registered || missing "WHM does not know the page: run install again"
 }
 
@@ -297,16 +326,22 @@ show_panel() {
 }
 
 # panel_guard: what is told to cPanel's programs is told again after a failure, when the
-# files are what they were. It is the first to be noted, so the last to be done.
-panel_guard() { undo_with panel_back; }
+# files are what they were. These are the first to be noted, so the last to be done.
+panel_guard() {
+	undo_with tell_whm_again
+	undo_with restart_chkservd_again
+	undo_with restart_exim_again
+}
 
 restarted= told_whm= told_chkservd=
 
-panel_back() {
-	[ -z "$restarted" ] || timeout 120 $cpanel/scripts/restartsrv_exim
-	[ -z "$told_chkservd" ] || restart_chkservd
+tell_whm_again() {
 	[ -z "$told_whm" ] || if [ -e $appconfig ]; then register; else unregister || [ ! -e $registered ]; fi
 }
+
+restart_chkservd_again() { [ -z "$told_chkservd" ] || restart_chkservd; }
+
+restart_exim_again() { [ -z "$restarted" ] || timeout 120 $cpanel/scripts/restartsrv_exim 9>&-; }
 
 # Both in "/": a file of that name in the present folder would be taken for it.
 register() { (cd / && timeout 120 $cpanel/bin/register_appconfig $appconfig 2>&1 9>&-); }
@@ -362,7 +397,7 @@ plan_panel_out() {
 	[ ! -e $chkservd/osmd ] || unwatched=yes
 	want_no $chkservd/osmd
 	[ ! -e $chkservd/chkservd.conf ] || give_back $chkservd/chkservd.conf chkservd_plain
-	want_no $chkservd/chkservd.conf.osm-new
+	want_no "$(readlink -f $chkservd/chkservd.conf).osm-new"
 }
 
 chkservd_plain() { sed '/^osmd:/d' "$1"; }
@@ -393,10 +428,20 @@ add_hooks() {
 			case ${listed:-$program} in *"$program"*) continue ;; esac
 		fi
 		case $listed in *"$program"*) hook delete "$program" "$category" "$event" || true ;; esac # never twice
-		undo_with hook delete "$program" "$category" "$event"
+		undo_with hook_off "$program" "$category" "$event"
 		note hooks "$program $category $event"
-		hook add "$program" "$category" "$event" || warn "manage_hooks did not take $program for $category $event"
+		hook add "$program" "$category" "$event" || {
+			not_taken="$not_taken $program/$category/$event "
+			warn "manage_hooks did not take $program for $category $event"
+		}
 	done <"$work/hooks"
+}
+
+not_taken=
+
+# hook_off takes back what add_hooks did, if cPanel took it.
+hook_off() {
+	case $not_taken in *" $1/$2/$3 "*) ;; *) hook delete "$@" ;; esac
 }
 
 remove_hooks() {

@@ -7,9 +7,29 @@
 exim_before() {
 	exim_can_change
 	fault=$(exim_fault)
-	[ -n "$fault" ] || return 0
+	[ -n "$fault" ] || {
+		[ -n "$dry_run" ] || replies=$(probe | smtp_replies)
+		return 0
+	}
 	ours_in_place || refuse "$fault; mend that first, nothing was changed"
 	warn "$fault; osm is in it: trying to mend that"
+}
+
+fault= replies=
+
+# none_held refuses to leave held mail to Exim, for uninstall.
+none_held() {
+	[ -n "$force" ] || held=$(held_messages)
+	[ "${held:-0}" = 0 ] ||
+		refuse "osm holds $held messages in Exim's queue. Without osm Exim would deal with them as with any frozen mail: bounce them to their senders after timeout_frozen_after. Release or discard them first (osmctl held list, osmctl held release, osmctl held discard), or leave them to Exim with --force; nothing was changed"
+}
+
+# held_messages: how many frozen messages have our answer with them.
+held_messages() {
+	find "$(spool)" -path '*/input/*' -name '*-H' -print0 2>/dev/null |
+		xargs -0r grep -alsZ '^-frozen ' |
+		xargs -0r grep -ahsA1 '^-*aclm _osm_a ' |
+		grep -cxE 'freeze|discard|defer|deny' || true
 }
 
 # unusable says why Exim cannot use what is in force, if so.
@@ -42,6 +62,8 @@ acl_text() {
 exim_user() { option exim_user | grep . || say $usual_user; }
 exim_group() { option exim_group | grep . || say $usual_group; }
 
+spool() { option spool_directory | grep . || say $usual_spool; }
+
 # option NAME: the value that Exim itself says it has.
 option() { $exim -bP "$1" 2>/dev/null | sed -n "s/^$1 = //p"; }
 
@@ -50,20 +72,30 @@ without_ours() {
 	[ ! -e "$1" ] || awk '/^# osm begin:/ { skip = 1 } !skip { sub(/^# osm was: /, ""); print } /^# osm end$/ { skip = 0 }' "$1"
 }
 
+# whole FILE... refuses where our own lines do not begin and end in turn: without_ours
+# would take the operator's for ours.
+whole() {
+	for f in "$@"; do
+		[ ! -e "$f" ] || awk '/^# osm begin:/ { bad += on; on = 1 } /^# osm end$/ { bad += !on; on = 0 } END { exit (bad + on > 0) }' "$f" ||
+			refuse "in $f a line \"# osm begin:\" or \"# osm end\" is missing, so that osm's lines cannot be told from yours: put it back, or take all of osm's lines out; nothing was changed"
+	done
+}
+
 # give_back FILE [STRIP]: without our changes, which STRIP takes out; the very bytes
 # where nobody else changed it.
 give_back() {
 	[ -e "$1" ] || return 0
-	kept=$(kept_path "$1")
-	${2:-without_ours} "$1" >"$work/plain"
+	edited=$(real "$1")
+	kept=$(kept_path "$edited")
+	${2:-without_ours} "$edited" >"$work/plain"
 	if [ -e "$kept" ]; then
 		awk '{ print }' "$kept" >"$work/kept"
 		awk '{ print }' "$work/plain" | cmp -s - "$work/kept" && cp "$kept" "$work/plain"
-	elif [ "$1" = $may_be_ours ] && [ ! -s "$work/plain" ] && grep -q '^# osm begin:' "$1"; then
-		want_no "$1" # it was ours alone
+	elif [ "$edited" = $may_be_ours ] && [ ! -s "$work/plain" ] && grep -q '^# osm begin:' "$edited"; then
+		want_no "$edited" # it was ours alone
 		return
 	fi
-	cmp -s "$1" "$work/plain" || want "$1" "$(stat -c %a "$1")" "$(stat -c %u:%g "$1")" <"$work/plain"
+	cmp -s "$edited" "$work/plain" || want "$edited" "$(stat -c %a "$edited")" "$(stat -c %u:%g "$edited")" <"$work/plain"
 }
 
 exim_changed=
@@ -80,6 +112,38 @@ probe() {
 	printf '%s\r\n' "EHLO $host" "MAIL FROM:<postmaster@$host>" "RCPT TO:<postmaster@$host>" DATA \
 		"From: postmaster@$host" "To: postmaster@$host" "Subject: osm checks its own installation" '' 'No mail.' . QUIT |
 		timeout 60 $exim -bh 127.0.0.1.33333 2>&1 9>&- # it may outlive us, and the lock must not
+}
+
+# smtp_replies: what Exim answered to the commands of a probe, but not to the message.
+smtp_replies() { sed -n 's/^\([0-9][0-9][0-9]\) .*/\1/p' | head -n 5 | tr '\n' ' '; }
+
+# same_replies refuses where Exim does not take a probe any more that it took before.
+same_replies() {
+	now=$(smtp_replies <"$work/probe")
+	case $replies/$now in
+	*/*354*) ;;
+	*354*) refuse "Exim took a test message before, and now answers its commands with $now" ;;
+	esac
+}
+
+# script_fault CONFIGURATION says why Exim cannot run its ACL of script mail, if so: each
+# message would be refused, with a bounce. It hands a message of root's to it, with a spool
+# and a log of its own that are thrown away. The question in it is a real one.
+script_fault() {
+	host=$(option primary_hostname)
+	try=$(mktemp -d $state.XXXXXX)
+	mkdir "$try/spool" "$try/log"
+	chown "$(exim_user):$(exim_group)" "$try/spool" "$try/log"
+	chgrp "$(exim_group)" "$try"
+	chmod 710 "$try" # there may be passwords in what follows
+	{
+		printf '%s\n' "spool_directory = $try/spool" "log_file_path = $try/log/%slog"
+		grep -vE '^[[:space:]]*(spool_directory|log_file_path)[[:space:]]*=' "$1"
+	} >"$try/conf"
+	printf '%s\n' "To: postmaster@$host" "Subject: osm checks its own installation" '' 'No mail.' |
+		timeout 60 $exim -C "$try/conf" -odq -oep -i -f "postmaster@$host" "postmaster@$host" >"$try/said" 2>&1 9>&- || true
+	! grep -q 'local configuration problem' "$try/said" || tail -n 1 "$try/log/mainlog" | sed 's/.*rejected by non-SMTP ACL: //'
+	rm -rf "$try"
 }
 
 # probe_result: asked (and answered), down (asked, nobody answers), unreached, missing.

@@ -3,8 +3,10 @@
 # What was there is kept until the end of the run, and given back if a step fails.
 # Sourced by install.sh. Paths are our own and hold no blanks.
 
+# It lies on the disk, for root alone: /run is memory, and the programs are large.
 plan_begin() {
-	work=$(mktemp -d /run/osm-install.XXXXXX)
+	work=$(mktemp -d $state.XXXXXX)
+	saved=$state.kept-${work##*.}
 	trap 'rm -rf "$work"' EXIT
 	trap 'exit 1' HUP INT TERM
 	mkdir "$work/old"
@@ -44,12 +46,34 @@ want_no_dir() { printf 'rmdir %s\n' "$1" >>"$new.plan"; }
 # want_edited PATH: as want, for a file that is not ours: owner and mode stay, and what
 # it was before our first change is kept until uninstall.
 want_edited() {
-	if [ -e "$1" ]; then
-		want "$1" "$(stat -c %a "$1")" "$(stat -c %u:%g "$1")"
-		cmp -s "$1" "$new$1" || printf 'keep %s\n' "$1" >>"$new.keep"
+	edited=$(real "$1")
+	if [ -e "$edited" ]; then
+		want "$edited" "$(stat -c %a "$edited")" "$(stat -c %u:%g "$edited")"
+		cmp -s "$edited" "$new$edited" || printf 'keep %s\n' "$edited" >>"$new.keep"
 	else
-		want "$1" 644 root:root
+		want "$edited" 644 root:root
 	fi
+}
+
+# real PATH: the file to be edited: where PATH is a symbolic link, what it leads to. A
+# place that others can change would lead root's hand wherever they like.
+real() {
+	[ -L "$1" ] || {
+		printf '%s' "$1"
+		return 0
+	}
+	to=$(readlink -e "$1") || refuse "$1 is a symbolic link that leads nowhere; nothing was changed"
+	case $to in
+	*[[:space:]]*) refuse "$1 is a symbolic link to \"$to\": osm edits no file with a blank in its name; nothing was changed" ;;
+	esac
+	[ -f "$to" ] || refuse "$1 is a symbolic link to $to, which is no file; nothing was changed"
+	dir=$to
+	while [ -n "$dir" ]; do
+		dir=${dir%/*}
+		[ -z "$(find "${dir:-/}" -maxdepth 0 \( ! -user root -o -perm /022 \))" ] ||
+			refuse "$1 is a symbolic link to $to, and others than root can change ${dir:-/}: put the file itself in the link's place; nothing was changed"
+	done
+	printf '%s' "$to"
 }
 
 kept_path() { printf '%s/%s' "$state" "$(printf '%s' "$1" | tr / %)"; }
@@ -101,9 +125,14 @@ end() {
 	trap '' HUP INT TERM
 	set +e
 	if [ -n "$guarded" ]; then
-		take_back
-		printf 'install.sh: failed; everything is as it was before\n' >&2
 		status=1
+		take_back
+		if [ -n "$lost" ]; then
+			mv "$work" "$saved"
+			printf 'install.sh: failed, and not everything could be taken back (see above); the files as they were before are in %s/old\n' "$saved" >&2
+			exit 1
+		fi
+		printf 'install.sh: failed; everything is as it was before\n' >&2
 	fi
 	rm -rf "$work"
 	exit "$status"
@@ -128,18 +157,33 @@ remember() {
 # undo_with COMMAND...: how the step that follows is taken back.
 undo_with() { printf 'run %s\n' "$*" >>"$work/undo"; }
 
+# take_back tells of each step that could not be taken back, and goes on.
 take_back() {
+	rm -rf "$work"/new* # makes room for what comes back
 	tac "$work/undo" >"$work/back"
 	while read -r what path rest; do
 		case $what in
-		restore) cp -a "$work/old/$rest" "$path.osm-new" && mv -f "$path.osm-new" "$path" ;;
-		delete) rm -f "$path" ;;
-		rmdir) rmdir "$path" ;;
-		mkdir) mkdir -p "$path" && chown "${rest#* }" "$path" && chmod "${rest% *}" "$path" ;;
-		rmtree) rm -rf "$path" ;;
-		run) $path $rest </dev/null >/dev/null 2>&1 || warn "could not take back with: $path $rest" ;;
+		restore) restore "$path" "$work/old/$rest" || not_back "$path is not as it was: cp -a $saved/old/$rest $path" ;;
+		delete) rm -f "$path" || not_back "$path is still there" ;;
+		rmdir) [ ! -d "$path" ] || rmdir "$path" || not_back "$path is still there" ;;
+		mkdir) mkdir -p "$path" && chown "${rest#* }" "$path" && chmod "${rest% *}" "$path" || not_back "the folder $path is not as it was" ;;
+		rmtree) rm -rf "$path" || not_back "$path is still there" ;;
+		run) $path $rest </dev/null >/dev/null 2>&1 || not_back "this failed: $path $rest" ;;
 		esac
 	done <"$work/back"
+}
+lost=
+
+not_back() {
+	warn "$*"
+	lost=yes
+}
+
+restore() {
+	cp -a "$2" "$1.osm-new" && mv -f "$1.osm-new" "$1" || {
+		rm -f "$1.osm-new"
+		return 1
+	}
 }
 
 plan_apply() {
@@ -147,6 +191,7 @@ plan_apply() {
 		kept=$(kept_path "$path")
 		[ -e "$kept" ] || {
 			remember "$kept"
+			remember "$kept.osm-new"
 			cp -a "$path" "$kept.osm-new"
 			mv -f "$kept.osm-new" "$kept"
 		}
@@ -168,6 +213,7 @@ plan_apply() {
 put() {
 	make_parents "${1%/*}"
 	remember "$1"
+	remember "$1.osm-new"
 	cat "$new$1" >"$1.osm-new"
 	chown "$3" "$1.osm-new"
 	chmod "$2" "$1.osm-new"

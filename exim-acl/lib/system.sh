@@ -50,6 +50,35 @@ show_users() {
 	has_user osm || say "would make the user osm"
 }
 
+# users_free refuses to take over a user or a group osm that is somebody else's: osm's
+# database and root's helpers would be theirs.
+users_free() {
+	if has_user osm && ! grep -qsxF "user osm" "$state/users"; then
+		getent passwd osm | {
+			IFS=: read -r _ _ uid _ _ home shell
+			case ${shell##*/} in nologin | false) shell= ;; esac
+			[ "$uid" -gt 0 ] && [ "$uid" -lt 1000 ] && [ -z "$shell" ] && [ "$home" = /var/lib/osm ] ||
+				refuse "there is a user osm (uid $uid, home $home${shell:+, shell $shell}) that osm did not make: it must be a system user with the home /var/lib/osm and no shell to log in; nothing was changed"
+		}
+	fi
+	if has_group osm && ! grep -qsxF "group osm" "$state/users"; then
+		others=$(members osm)
+		[ -z "$others" ] || refuse "there is a group osm that osm did not make, with ${others% } in it, who could ask osm's helpers that run as root; nothing was changed"
+	fi
+	if has_group osm-admin && ! grep -qsxF "group osm-admin" "$state/users"; then
+		others=$(members osm-admin)
+		[ -z "$others" ] || warn "the group osm-admin was there before; who is in it rules osm: $others"
+	fi
+}
+
+# members GROUP: who is in it, but the user osm.
+members() {
+	{
+		getent group "$1" | cut -d: -f4 | tr , '\n'
+		getent passwd | awk -F: -v gid="$(getent group "$1" | cut -d: -f3)" '$4 == gid { print $1 }'
+	} | grep -vx -e osm -e '' | sort -u | tr '\n' ' '
+}
+
 # drop KIND NAME: the group of a user goes with him where it is his own.
 drop() {
 	case $1 in
@@ -85,8 +114,22 @@ start_daemon() {
 	has_systemd || return 0
 	systemctl is-enabled --quiet osmd.service 2>/dev/null || undo_with systemctl disable --now $started
 	systemctl daemon-reload
-	! replaced || systemctl try-restart $services
+	stale=$(stale_sockets)
+	[ -z "$stale" ] && ! replaced || systemctl try-restart $stale $services
 	systemctl enable --quiet --now $started
+}
+stale=
+
+# stale_sockets: those that are not as their unit says: it was written just now, or the
+# socket was made for another group than Exim has now. Started anew together with the
+# services: systemd opens no socket of a service that runs.
+stale_sockets() {
+	for u in $units; do
+		case $u in *.socket) ;; *) continue ;; esac
+		path=$(sed -n 's/^ListenStream=//p' $unit_dir/$u)
+		group=$(sed -n 's/^SocketGroup=//p' $unit_dir/$u)
+		! written $unit_dir/$u && [ -z "$unfinished" ] && { [ ! -S "$path" ] || [ "$(stat -c %G "$path")" = "$group" ]; } || printf '%s ' $u
+	done
 }
 
 # replaced: what runs may be older than what is installed.
@@ -99,7 +142,7 @@ replaced() {
 # restart_old: after everything was taken back.
 restart_old() {
 	systemctl daemon-reload
-	systemctl try-restart $services || true # they may not have been there before
+	systemctl try-restart $stale $services || true # they may not have been there before
 }
 
 plan_system_out() {
@@ -172,7 +215,7 @@ report() {
 # check names each piece that is missing or not as it was installed.
 check() {
 	exim_can_change
-	work=$(mktemp -d /run/osm-install.XXXXXX)
+	work=$(mktemp -d $state.XXXXXX)
 	trap 'rm -rf "$work"' EXIT
 	bad=0
 	! grep -q 'condition   = yes' $policy 2>/dev/null || fail_closed=yes

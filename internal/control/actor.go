@@ -52,6 +52,9 @@ func actorOf(peer origin.Peer, h http.Header) (Actor, error) {
 		}
 		return Actor{Name: userName(peer.UID), UID: peer.UID, Role: Operator}, nil
 	}
+	if err := wholeAssertion(h); err != nil {
+		return Actor{}, err
+	}
 	a := Actor{Name: "root", Role: Operator}
 	if name := h.Get(headerUser); name != "" {
 		a.Name = name
@@ -73,6 +76,21 @@ func actorOf(peer origin.Peer, h http.Header) (Actor, error) {
 		return Actor{}, badRequest("root is no reseller")
 	}
 	return a, nil
+}
+
+// wholeAssertion refuses half of one: a front end that loses the role of a reseller on
+// the way must not make an operator of him.
+func wholeAssertion(h http.Header) error {
+	role, reseller := h.Values(headerRole), h.Values(headerReseller)
+	switch {
+	case len(role) > 1 || len(reseller) > 1 || len(h.Values(headerUser)) > 1:
+		return badRequest("%s, %s and %s are given once each", headerUser, headerRole, headerReseller)
+	case len(role) == 1 && role[0] == "":
+		return badRequest("%s is empty: it is operator or reseller, or left out", headerRole)
+	case len(reseller) > 0 && (len(role) == 0 || Role(role[0]) != Reseller):
+		return badRequest("%s is only for %s: reseller", headerReseller, headerRole)
+	}
+	return nil
 }
 
 func plainName(s string) bool {

@@ -60,7 +60,7 @@ type Explanation struct {
 	Held     *HeldMessage `json:"held"`
 	Why      string       `json:"why"`     // rule, count, limit and on what grounds, in words
 	Next     string       `json:"next"`    // what happens now, in words
-	Command  string       `json:"command"` // the one command that settles it
+	Command  string       `json:"command"` // what settles it, on one line
 	// FilledBy are messages that used the limit up.
 	FilledBy []Decision `json:"filled_by"`
 	// Steps are the rules looked at, for a described message.
@@ -99,7 +99,7 @@ type Hold struct {
 }
 
 // Limit is a change of one trigger, or all, for the server, a reseller, a package, an
-// account or a mailbox. What is null is inherited.
+// account or a mailbox. What is null is inherited; in a request it stays as it was set.
 type Limit struct {
 	ID      int64         `json:"id"`
 	Level   string        `json:"level"`
@@ -112,7 +112,8 @@ type Limit struct {
 	Mode    *string       `json:"mode,omitempty"`
 	Actions *[]LimitEntry `json:"actions,omitempty"`
 	Until   Time          `json:"until"`
-	Where   string        `json:"where"` // file or database
+	Forever bool          `json:"forever,omitempty"` // in a request: without an end, where it had one
+	Where   string        `json:"where"`             // file or database
 	By      string        `json:"by"`
 	At      Time          `json:"at"`
 	Reason  string        `json:"reason"`

@@ -41,9 +41,24 @@ func Noting(ctx context.Context) (context.Context, *Noted) {
 	return context.WithValue(ctx, notedKey{}, n), n
 }
 
+// followFor bounds what follows a change.
+const followFor = 10 * time.Second
+
+// following is the context of what follows a change that was made: it has to be written
+// down and put in force even if whoever asked for it has gone meanwhile.
+func following(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), followFor)
+}
+
+// whole is the context of a change itself: broken off in the middle, nobody could tell
+// whether it was made. The store bounds it.
+func whole(ctx context.Context) context.Context { return context.WithoutCancel(ctx) }
+
 // audited writes a change down. A change that was made stays made when that fails: then
 // the log has it.
 func (s *Service) audited(ctx context.Context, a Actor, what, target, old, now, reason string) {
+	ctx, cancel := following(ctx)
+	defer cancel()
 	if reason != "" {
 		now += " (" + reason + ")"
 	}
@@ -60,6 +75,8 @@ func (s *Service) audited(ctx context.Context, a Actor, what, target, old, now, 
 // inForce makes the rules again after a change in the database, and lets the register
 // of held mail look at what may go now.
 func (s *Service) inForce(ctx context.Context) error {
+	ctx, cancel := following(ctx)
+	defer cancel()
 	if err := s.o.Changed(ctx); err != nil {
 		return fmt.Errorf("the change is stored, but could not be put in force: %w", err)
 	}
@@ -155,7 +172,7 @@ func (s *Service) PutHold(ctx context.Context, a Actor, in Hold) (Hold, error) {
 			return Hold{}, failure(409, fmt.Sprintf("end it first: osmctl release %d", o.ID), "hold %d stands on %s already", o.ID, held(o))
 		}
 	}
-	if h.ID, err = s.o.Store.PutHold(ctx, h); err != nil {
+	if h.ID, err = s.o.Store.PutHold(whole(ctx), h); err != nil {
 		return Hold{}, found(err, "", "no hold")
 	}
 	out := holdRow(&h)
@@ -191,15 +208,19 @@ func (s *Service) readHold(a Actor, in *Hold) (policy.Hold, error) {
 	return h, s.ownMailbox(a, &h)
 }
 
-// ownMailbox refuses a reseller a hold on a mailbox of somebody else: such a hold is found
-// by the mailbox alone, whatever account stands beside it.
+// ownMailbox refuses a hold on a mailbox in the name of an account that does not own it:
+// it is the mailbox alone that is compared. For a reseller the panel's maps must know the
+// owner, or he could stop a mailbox that becomes somebody else's.
 func (s *Service) ownMailbox(a Actor, h *policy.Hold) error {
-	if a.Role == Operator || h.Scope != policy.ScopeMailbox {
+	if h.Scope != policy.ScopeMailbox {
 		return nil
 	}
-	_, domain, _ := strings.Cut(h.Value, "@")
-	if owner, ok := s.ownerOfDomain(a, domain); !ok || owner.Name != h.Account {
+	owner, known := s.ownerOfDomain(a, domainOf(h.Value))
+	switch {
+	case a.Role != Operator && !known:
 		return noMailbox(h.Value)
+	case known && h.Account != owner.Name:
+		return invalid("leave the account out: it follows from the mailbox", "mailbox %.80s belongs to account %s, not %.40s", h.Value, owner.Name, h.Account)
 	}
 	return nil
 }
@@ -214,10 +235,8 @@ func (s *Service) complete(a Actor, scope policy.Scope, account, value *string) 
 	switch scope {
 	case policy.ScopeMailbox:
 		*value = strings.ToLower(*value)
-		if _, domain, ok := strings.Cut(*value, "@"); ok && *account == "" {
-			if owner, ok := s.ownerOfDomain(a, domain); ok {
-				*account = owner.Name
-			}
+		if owner, ok := s.ownerOfDomain(a, domainOf(*value)); ok && *account == "" {
+			*account = owner.Name
 		}
 	case policy.ScopeDirectory:
 		if owner, ok := s.ownerOfPath(a, *value); ok && *account == "" {
@@ -229,6 +248,9 @@ func (s *Service) complete(a Actor, scope policy.Scope, account, value *string) 
 		*value = strings.ToLower(*value)
 	}
 }
+
+// domainOf is what follows the last "@": whose mailbox it is depends on it.
+func domainOf(mailbox string) string { return mailbox[strings.LastIndexByte(mailbox, '@')+1:] }
 
 // EndHold ends a standing hold. A reseller may end those that he put himself.
 func (s *Service) EndHold(ctx context.Context, a Actor, id int64, reason string) (Hold, error) {
@@ -245,7 +267,7 @@ func (s *Service) EndHold(ctx context.Context, a Actor, id int64, reason string)
 	if reason, err = reasonLine(reason); err != nil {
 		return Hold{}, err
 	}
-	err = s.o.Store.EndHold(ctx, id, a.Name)
+	err = s.o.Store.EndHold(whole(ctx), id, a.Name)
 	if err != nil {
 		return Hold{}, found(err, "osmctl hold list shows those that stand", "hold %d has ended already", id)
 	}
@@ -319,7 +341,3 @@ func (s *Service) usedOf(trigger, key string) string {
 }
 
 // domainOf is the domain of a mailbox.
-func domainOf(mailbox string) string {
-	_, domain, _ := strings.Cut(mailbox, "@")
-	return domain
-}

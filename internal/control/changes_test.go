@@ -390,7 +390,7 @@ func TestAResellerTakesBackHisOwnChanges(t *testing.T) {
 		t.Fatal(err)
 	}
 	byRoot := noted.ID()
-	if _, err := s.SetLimit(ctx, bob(), limitOf("account", "shop", "account-hour", 8)); err != nil {
+	if _, err := s.SetLimit(ctx, bob(), limitOf("account", "news", "account-hour", 8)); err != nil {
 		t.Fatal(err)
 	}
 	his := noted.ID()
@@ -409,9 +409,9 @@ func TestAResellerTakesBackHisOwnChanges(t *testing.T) {
 	if err != nil || noted.ID() != done.ID {
 		t.Fatalf("his own = %+v, %v, noted %d", done, err, noted.ID())
 	}
-	l, err := s.Limits(ctx, operator(), "account", "shop", page(10, ""))
-	if err != nil || len(l.Items) != 1 || *l.Items[0].Max != 9 || l.Items[0].By != "root" {
-		t.Errorf("the limit of before = %+v, %v", l.Items, err)
+	l, err := s.Limits(ctx, operator(), "account", "", page(10, ""))
+	if err != nil || len(l.Items) != 1 || l.Items[0].Name != "shop" || *l.Items[0].Max != 9 || l.Items[0].By != "root" {
+		t.Errorf("the limits of before = %+v, %v", l.Items, err)
 	}
 	if _, err := s.Undo(ctx, operatorBob, byRoot, ""); err != nil {
 		t.Errorf("an operator takes everybody's back: %v", err)

@@ -306,8 +306,8 @@ func (c *Client) RemoveExemption(ctx context.Context, id int64, reason string) (
 }
 
 // Config lists every value in force and where it stands.
-func (c *Client) Config(ctx context.Context) (List[ConfigSetting], error) {
-	return get[List[ConfigSetting]](ctx, c, "/v1/config", nil)
+func (c *Client) Config(ctx context.Context, q Query) (List[ConfigSetting], error) {
+	return get[List[ConfigSetting]](ctx, c, "/v1/config", q.values())
 }
 
 // ExportConfig returns the settings in force as an osm.toml.
@@ -397,7 +397,7 @@ func (c *Client) RedeemLoginLink(ctx context.Context, token string) (LoginLink, 
 
 // Doctor asks for the daemon's own checks.
 func (c *Client) Doctor(ctx context.Context) (List[Check], error) {
-	return get[List[Check]](ctx, c, "/v1/doctor", nil)
+	return get[List[Check]](ctx, c, "/v1/doctor", Query{Limit: maxLimit}.values())
 }
 
 // Backup asks for a copy of the database in a new file, which the daemon's user must

@@ -52,9 +52,8 @@ func (s *Service) Describe(ctx context.Context, a Actor, d Describe) (Explanatio
 	for _, step := range dec.Steps {
 		x.Steps = append(x.Steps, Step{Rule: step.Rule, Key: step.Key, Outcome: step.Outcome, Text: step.Text})
 	}
-	st := s.story(&x)
-	st.described = true
-	st.hold, st.standing = s.standingHold(dec.HoldID), dec.HoldID != 0
+	st := s.story(&x, dec)
+	st.described, st.hold = true, st.stops
 	x.Why, x.Next, x.Command = st.why(), st.next(), st.command()
 	if dec.Verdict != policy.Accept && st.over != nil {
 		s.upToDate(ctx)

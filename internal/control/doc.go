@@ -10,7 +10,7 @@
 // old and the new value.
 //
 //	GET    /v1/status                          the daemon, its parts and its alarms
-//	GET    /v1/top                             who sent most         since, by, limit
+//	GET    /v1/top                             who sent most         since, by, limit, after
 //	GET    /v1/usage/{account}                 every counter of an account
 //	GET    /v1/events                          who went over         since, account, trigger, open
 //	GET    /v1/events/{id}                     one event, with its messages and what followed

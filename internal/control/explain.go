@@ -29,20 +29,21 @@ func (s *Service) Explain(ctx context.Context, a Actor, ref string) (Explanation
 	if id.ClientIP.IsValid() {
 		sub.ClientIP = id.ClientIP
 	}
-	_, usage := s.o.Engine.Try(now, sub, id)
+	again, usage := s.o.Engine.Try(now, sub, id)
 	x.Usage = usageRows(usage)
 	if x.Held, err = s.heldOf(ctx, &d); err != nil {
 		return Explanation{}, err
 	}
-	st := s.story(&x)
-	if st.hold, st.standing, err = s.holdOf(ctx, &d); err != nil {
+	st := s.story(&x, again)
+	var stands bool
+	if st.hold, stands, err = s.holdOf(ctx, &d); err != nil {
 		return Explanation{}, err
 	}
-	if x.Event, err = s.eventOf(ctx, &d, st.over); err != nil {
-		return Explanation{}, err
+	if stands {
+		st.stops = st.hold
 	}
-	if x.Event != nil && !s.visible(a, x.Event.Account) {
-		x.Event = nil
+	if x.Event, err = s.eventOf(ctx, a, &d, st.over); err != nil {
+		return Explanation{}, err
 	}
 	if st.over != nil {
 		if x.FilledBy, err = s.filledBy(ctx, a, &d, st.over, d.At.Time); err != nil {
@@ -53,10 +54,16 @@ func (s *Service) Explain(ctx context.Context, a Actor, ref string) (Explanation
 	return x, nil
 }
 
-// story begins to tell of an explanation's decision.
-func (s *Service) story(x *Explanation) *story {
+// story begins to tell of an explanation's decision; now is what would happen to such a
+// message now.
+func (s *Service) story(x *Explanation, now *policy.Decision) *story {
 	cfg := s.o.Config()
-	st := &story{d: x.Decision, over: decider(x.Decision), held: x.Held, usage: x.Usage, keep: cfg.Held.Keep, now: s.o.Clock().Wall, zone: s.o.Zone}
+	st := &story{d: x.Decision, over: decider(x.Decision), held: x.Held, stops: s.standingHold(now.HoldID), keep: cfg.Held.Keep, now: s.o.Clock().Wall, zone: s.o.Zone}
+	for i := range now.Over {
+		if o := &now.Over[i]; o.Mode == policy.Enforce && o.Verdict != policy.Accept {
+			st.full = append(st.full, overOf(o))
+		}
+	}
 	return st
 }
 
@@ -117,7 +124,7 @@ func (s *Service) filledBy(ctx context.Context, a Actor, d *Decision, o *store.O
 	if !ok {
 		return []Decision{}, nil
 	}
-	k := store.Filled{Watch: watch, Account: d.Account, Mailbox: d.Mailbox, Directory: d.WorkingDirectory, SubjectKey: d.SubjectKey}
+	k := store.Filled{Watch: watch, Account: d.Account, SubKey: d.SubKey, Mailbox: d.Mailbox, Directory: d.WorkingDirectory, SubjectKey: d.SubjectKey}
 	if watch == policy.WatchDirectory {
 		k.Account, _, _ = strings.Cut(o.Key, " ")
 	}
@@ -125,7 +132,11 @@ func (s *Service) filledBy(ctx context.Context, a Actor, d *Decision, o *store.O
 		source, _ := policy.ParseSource(d.Source)
 		k.ClientIP, k.IPClass = ip, s.ipClass(d, source, ip)
 	}
-	list, err := s.o.Store.MessagesThatFilled(ctx, k, at.Add(-time.Duration(o.Per)), at.Add(time.Millisecond), shownFilling)
+	limit := shownFilling
+	if a.Role != Operator {
+		limit = maxLimit // some of them are none of his business
+	}
+	list, err := s.o.Store.MessagesThatFilled(ctx, k, at.Add(-time.Duration(o.Per)), at.Add(time.Millisecond), limit)
 	if errors.Is(err, context.DeadlineExceeded) {
 		return []Decision{}, nil // the explanation is worth more than its evidence
 	}

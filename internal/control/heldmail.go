@@ -119,18 +119,27 @@ func (s *Service) settle(ctx context.Context, a Actor, q Settle, to store.State)
 		return Settled{}, failure(http.StatusConflict, "look at them again: osmctl held list", "%d waiting messages match now, not %d: nothing was changed", len(list), *q.Expect)
 	}
 	for _, h := range list {
-		moved, err := s.o.Store.SetHeldState(ctx, h.Ref, store.StateHeld, to, a.Name, "")
+		var moved bool
+		if err = ctx.Err(); err == nil {
+			moved, err = s.o.Store.SetHeldState(whole(ctx), h.Ref, store.StateHeld, to, a.Name, "")
+		}
 		if err != nil {
-			s.audited(ctx, a, verbOf(to), q.target(), fmt.Sprintf("%d messages held", len(list)), fmt.Sprintf("%d %s, then an error", done.Changed, willBe(to)), q.Reason)
-			return done, found(err, "", "the message has gone meanwhile")
+			break
 		}
 		if moved {
 			done.Changed++
 		}
 	}
-	if done.Changed > 0 {
-		s.audited(ctx, a, verbOf(to), q.target(), fmt.Sprintf("%d held", len(list)), fmt.Sprintf("%d %s", done.Changed, willBe(to)), q.Reason)
+	became := fmt.Sprintf("%d %s", done.Changed, willBe(to))
+	if err != nil {
+		became += ", then an error"
+	}
+	if done.Changed > 0 || err != nil {
+		s.audited(ctx, a, verbOf(to), q.target(), fmt.Sprintf("%d held", len(list)), became, q.Reason)
 		s.o.Kick()
+	}
+	if err != nil {
+		return done, found(err, "", "the message has gone meanwhile")
 	}
 	done.Text = s.settledText(done, to)
 	return done, nil

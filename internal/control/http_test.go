@@ -66,6 +66,8 @@ func TestWhatTheAPIRefuses(t *testing.T) {
 		{"a limit out of range", "GET", "/v1/events?limit=1001", "", 400, "1000"},
 		{"a limit that is no number", "GET", "/v1/events?limit=x", "", 400, "limit"},
 		{"a wrong mark", "GET", "/v1/events?after=x", "", 400, "next"},
+		{"a wrong mark of settings", "GET", "/v1/config?after=x", "", 400, "next"},
+		{"a limit of checks that is no number", "GET", "/v1/doctor?limit=x", "", 400, "limit"},
 		{"an unknown order", "GET", "/v1/top?by=size", "", 400, "stopped"},
 		{"a wrong time", "GET", "/v1/events?since=yesterday", "", 400, "RFC 3339"},
 		{"a field that does not exist", "POST", "/v1/holds", `{"scpe":"account"}`, 400, "scpe"},

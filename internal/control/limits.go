@@ -64,8 +64,7 @@ func (s *Service) mayOverride(a Actor, o *policy.Override) bool {
 	case o.Level == policy.LevelAccount:
 		return s.visible(a, o.Name)
 	case o.Level == policy.LevelMailbox:
-		_, domain, _ := strings.Cut(o.Name, "@")
-		_, ok := s.ownerOfDomain(a, domain)
+		_, ok := s.ownerOfDomain(a, domainOf(o.Name))
 		return ok
 	}
 	return false
@@ -82,7 +81,7 @@ func (s *Service) SetLimit(ctx context.Context, a Actor, in Limit) (Limit, error
 	if before != nil {
 		old = compact(limitRow(before))
 	}
-	if o.ID, err = s.o.Store.PutOverride(ctx, o); err != nil {
+	if o.ID, err = s.o.Store.PutOverride(whole(ctx), o); err != nil {
 		return Limit{}, found(err, "", "no limit")
 	}
 	out := limitRow(&o)
@@ -99,16 +98,25 @@ func (s *Service) planLimit(ctx context.Context, a Actor, in *Limit) (o policy.O
 	if err := s.mayLimit(a, &o); err != nil {
 		return o, nil, err
 	}
+	if err := onlyMaximum(a, &o); err != nil {
+		return o, nil, err
+	}
 	stored, err := s.o.Store.Overrides(ctx)
 	if err != nil {
 		return o, nil, found(err, "", "no limits")
 	}
 	for i := range stored {
-		if b := &stored[i]; b.Level == o.Level && b.Name == o.Name && b.Trigger == o.Trigger {
-			o.ID, before = b.ID, b
-			if b.Until.IsZero() || b.Until.After(s.o.Clock().Wall) {
-				inherit(&o, b)
-			}
+		b := &stored[i]
+		if b.Level != o.Level || b.Name != o.Name || b.Trigger != o.Trigger {
+			continue
+		}
+		o.ID, before = b.ID, b
+		switch {
+		case !b.Until.IsZero() && !b.Until.After(s.o.Clock().Wall): // it has ended
+		case a.Role != Operator && b.Provenance.By != a.Name:
+			return o, nil, forbidden("limit %d was set by %s, and only an operator may change it", b.ID, orNothing(b.Provenance.By, "an operator"))
+		default:
+			inherit(&o, b, in.Forever)
 		}
 	}
 	return o, before, s.validLimit(a, &o, stored)
@@ -147,8 +155,15 @@ func limitTarget(o *policy.Override) string {
 	return strings.TrimSpace(o.Level.String()+" "+o.Name) + ", trigger " + orNothing(o.Trigger, "all")
 }
 
-// inherit keeps what was set before and is not set anew.
-func inherit(o, before *policy.Override) {
+// inherit keeps what was set before and is not set anew, its end and its reason too: a
+// raise until tomorrow must not become one for ever because somebody changed its mode.
+func inherit(o, before *policy.Override, forever bool) {
+	if o.Until.IsZero() && !forever {
+		o.Until = before.Until
+	}
+	if o.Provenance.Reason == "" {
+		o.Provenance.Reason = before.Provenance.Reason
+	}
 	if o.Max == nil {
 		o.Max = before.Max
 	}
@@ -178,6 +193,9 @@ func (s *Service) readLimit(a Actor, in *Limit) (policy.Override, error) {
 	}
 	if in.ID != 0 || in.Where != "" || in.By != "" || !in.At.IsZero() {
 		return o, badRequest("id, where, by and at are not set by whoever sets a limit")
+	}
+	if in.Forever && !in.Until.IsZero() {
+		return o, badRequest("forever says that there is no end: until must be null")
 	}
 	if in.Per != nil {
 		per := time.Duration(*in.Per)
@@ -222,23 +240,60 @@ func readWord[T any](to **T, word *string, name string, parse func(string) (T, b
 	return nil
 }
 
-// withinReseller keeps a reseller within what the server gives him: he may move the
-// maximum of his accounts and mailboxes, up to his own, and nothing else.
-func (s *Service) withinReseller(a Actor, o *policy.Override, stored []policy.Override) error {
-	if a.Role == Operator {
+// onlyMaximum keeps a reseller to what he may set: the maximum of one trigger.
+func onlyMaximum(a Actor, o *policy.Override) error {
+	switch {
+	case a.Role == Operator:
 		return nil
-	}
-	if o.Trigger == "" {
+	case o.Trigger == "":
 		return forbidden("a reseller sets a limit for one trigger at a time")
-	}
-	if o.Per != nil || o.Verdict != nil || o.Release != nil || o.Mode != nil || o.Actions != nil {
+	case o.Per != nil || o.Verdict != nil || o.Release != nil || o.Mode != nil || o.Actions != nil:
 		return forbidden("only an operator may change more than the maximum")
 	}
+	return nil
+}
+
+// withinReseller keeps a reseller within what he was given: he may move the maximum of
+// his accounts and mailboxes up to his own, and up to what an operator set for them.
+func (s *Service) withinReseller(a Actor, o *policy.Override, stored []policy.Override) error {
+	if a.Role == Operator || o.Max == nil {
+		return nil
+	}
 	cfg := s.o.Config()
-	if top, ok := s.ceiling(a.Reseller, o.Trigger, slices.Concat(cfg.Overrides, stored)); ok && o.Max != nil && *o.Max > top {
+	all := slices.Concat(cfg.Overrides, stored)
+	if top, ok := s.ceiling(a.Reseller, o.Trigger, all); ok && *o.Max > top {
 		return forbidden("%s is more than reseller %s has himself for trigger %s (%s)", decimal(*o.Max), a.Reseller, o.Trigger, decimal(top))
 	}
+	if by := s.setByOperator(a, o, all); by != nil && *o.Max > *by.Max {
+		return forbidden("%s is more than an operator set for %s %s, trigger %s (%s)", decimal(*o.Max), by.Level, by.Name, o.Trigger, decimal(*by.Max))
+	}
 	return nil
+}
+
+// setByOperator is the maximum that somebody other than the actor set for the account or
+// mailbox that o is about, or for the account whose mailbox it is; nil if nobody did. A
+// limit of the actor's would win over it: over the file's because it is in the database,
+// over an account's because a mailbox is narrower.
+func (s *Service) setByOperator(a Actor, o *policy.Override, all []policy.Override) (found *policy.Override) {
+	names := map[policy.Level]string{o.Level: o.Name}
+	if o.Level == policy.LevelMailbox {
+		owner, _ := s.o.Accounts().ByDomain(domainOf(o.Name))
+		names[policy.LevelAccount] = owner.Name
+	}
+	now := s.o.Clock().Wall
+	for _, level := range []policy.Level{policy.LevelAccount, policy.LevelMailbox} {
+		for i := range all {
+			if x := &all[i]; x.Level == level && x.Name == names[level] && x.Provenance.By != a.Name && setsMaximum(x, o.Trigger, now) {
+				found = x
+			}
+		}
+	}
+	return found
+}
+
+// setsMaximum reports whether o says something of a trigger's maximum now.
+func setsMaximum(o *policy.Override, trigger string, now time.Time) bool {
+	return o.Max != nil && (o.Trigger == "" || o.Trigger == trigger) && (o.Until.IsZero() || o.Until.After(now))
 }
 
 // ceiling is the maximum that a trigger has for a reseller: the server's, unless
@@ -253,8 +308,7 @@ func (s *Service) ceiling(reseller, trigger string, all []policy.Override) (top 
 	for _, level := range []policy.Level{policy.LevelServer, policy.LevelReseller} {
 		for i := range all { // the file's first, then by age: the last one wins
 			o := &all[i]
-			applies := o.Level == level && (o.Trigger == "" || o.Trigger == trigger) && o.Max != nil && (o.Until.IsZero() || o.Until.After(now))
-			if applies && (level == policy.LevelServer || o.Name == reseller) {
+			if o.Level == level && setsMaximum(o, trigger, now) && (level == policy.LevelServer || o.Name == reseller) {
 				top = *o.Max
 			}
 		}
@@ -272,7 +326,7 @@ func (s *Service) RemoveLimit(ctx context.Context, a Actor, id int64, reason str
 	if err != nil {
 		return Limit{}, err
 	}
-	if err := s.o.Store.DeleteOverride(ctx, id); err != nil {
+	if err := s.o.Store.DeleteOverride(whole(ctx), id); err != nil {
 		return Limit{}, found(err, "", "limit %d has been removed already", id)
 	}
 	out := limitRow(o)
@@ -359,7 +413,7 @@ func (s *Service) AddExemption(ctx context.Context, a Actor, in Exemption) (Exem
 	if err := refused("the exemption", policy.ValidateExemption(&e, s.o.Engine.Rules().Triggers)); err != nil {
 		return Exemption{}, err
 	}
-	if e.ID, err = s.o.Store.PutExemption(ctx, e); err != nil {
+	if e.ID, err = s.o.Store.PutExemption(whole(ctx), e); err != nil {
 		return Exemption{}, found(err, "", "no exemption")
 	}
 	out := exemptionRow(&e, 0)
@@ -392,7 +446,7 @@ func (s *Service) RemoveExemption(ctx context.Context, a Actor, id int64, reason
 		if e.ID != id {
 			continue
 		}
-		if err := s.o.Store.DeleteExemption(ctx, id); err != nil {
+		if err := s.o.Store.DeleteExemption(whole(ctx), id); err != nil {
 			return Exemption{}, found(err, "", "exemption %d has been removed already", id)
 		}
 		out := exemptionRow(&e.Exemption, e.Hits)

@@ -25,11 +25,11 @@ func (s *Service) Top(ctx context.Context, a Actor, since time.Time, by string, 
 	if since.IsZero() {
 		since = s.o.Clock().Wall.Add(-topSince)
 	}
-	top, err := s.o.Store.TopOf(ctx, s.ownAccounts(a), since, by, p.Limit)
-	if err != nil {
-		return List[Top]{}, found(err, "", "no senders")
+	if err := pageMark(p); err != nil {
+		return List[Top]{}, err
 	}
-	return List[Top]{Items: top.Items}, nil
+	top, err := s.o.Store.Top(ctx, store.TopFilter{Since: since, By: by, Accounts: s.ownAccounts(a), Limit: p.Limit, After: p.After})
+	return List[Top]{Items: top.Items, Next: top.Next}, found(err, "", "no senders")
 }
 
 // Usage lists the counters of an account; of (unknown) those of its sub-keys too.
@@ -98,9 +98,15 @@ func (s *Service) Event(ctx context.Context, a Actor, id int64) (Event, error) {
 	if err != nil {
 		return Event{}, found(err, "osmctl events lists them", "there is no event %d", id)
 	}
-	e.Messages = s.seen(a, e.Messages) // accounts can share an address
+	s.hide(a, &e)
 	e.Evidence = evidence(e.Messages)
 	return e, nil
+}
+
+// hide leaves of an event's messages those that the actor may see: an address is used by
+// many accounts.
+func (s *Service) hide(a Actor, e *Event) {
+	e.Messages = slices.DeleteFunc(e.Messages, func(d Decision) bool { return !s.visible(a, d.Account) })
 }
 
 // minShare is the least share of the messages that is worth a line of evidence.
@@ -141,14 +147,14 @@ func evidence(messages []Decision) []string {
 
 // eventOf finds the event that a message belongs to: the one that the trigger raised
 // that stopped it, or that put the hold.
-func (s *Service) eventOf(ctx context.Context, d *Decision, o *store.Over) (*Event, error) {
+func (s *Service) eventOf(ctx context.Context, a Actor, d *Decision, o *store.Over) (*Event, error) {
 	if d.EventID != 0 {
 		e, err := s.o.Store.Event(ctx, d.EventID)
 		if errors.Is(err, store.ErrNotFound) {
 			return nil, nil // older than events are kept
 		}
 		e.Messages = nil
-		return &e, found(err, "", "no event")
+		return s.ifVisible(a, &e), found(err, "", "no event")
 	}
 	if o == nil {
 		return nil, nil
@@ -160,15 +166,24 @@ func (s *Service) eventOf(ctx context.Context, d *Decision, o *store.Over) (*Eve
 	case o.Watch == policy.WatchClientIP.String():
 		account = "" // of whoever sent first from the address
 	}
-	list, _, err := s.o.Store.Events(ctx, store.EventFilter{Since: d.At.Time, Account: account, Trigger: o.Trigger, Limit: maxLimit})
+	list, _, err := s.o.Store.Events(ctx, store.EventFilter{Since: d.At.Time, Account: account, Trigger: o.Trigger, Key: o.Key, Limit: maxLimit})
 	if err != nil {
 		return nil, found(err, "", "no events")
 	}
-	i := slices.IndexFunc(list, func(e Event) bool { return e.Key == o.Key && !e.At.After(d.At.Time) })
+	i := slices.IndexFunc(list, func(e Event) bool { return !e.At.After(d.At.Time) })
 	if i < 0 {
 		return nil, nil
 	}
-	return &list[i], nil
+	return s.ifVisible(a, &list[i]), nil
+}
+
+// ifVisible is the event, or nil where it is another account's: accounts can share an
+// address.
+func (s *Service) ifVisible(a Actor, e *Event) *Event {
+	if s.visible(a, e.Account) {
+		return e
+	}
+	return nil
 }
 
 // Audit lists who changed what, the newest first.

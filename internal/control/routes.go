@@ -76,9 +76,15 @@ type ConfigSetting struct {
 func routes(s *Service) map[string]operation {
 	r := map[string]operation{
 		"GET /v1/status": plain(func(ctx context.Context, c *call) (Status, error) { return s.Status(ctx, c.actor) }),
-		"GET /v1/doctor": plain(func(ctx context.Context, c *call) (List[Check], error) { return s.Doctor(ctx, c.actor) }),
-		"GET /v1/tail":   tailOverHTTP(s),
-		"GET /metrics":   metricsOverHTTP(s),
+		"GET /v1/doctor": listed(s, func(ctx context.Context, c *call, p Page, _ time.Time) (List[Check], error) {
+			l, err := s.Doctor(ctx, c.actor)
+			if err != nil {
+				return l, err
+			}
+			return numbered(l.Items, p)
+		}),
+		"GET /v1/tail": tailOverHTTP(s),
+		"GET /metrics": metricsOverHTTP(s),
 		"POST /v1/backup": within(maxBackup, func(ctx context.Context, c *call) (BackedUp, error) {
 			var b BackupRequest
 			if err := c.read(&b); err != nil {
@@ -322,7 +328,13 @@ func removed[T any](do func(ctx context.Context, a Actor, id int64, reason strin
 
 func configRoutes(s *Service) map[string]operation {
 	return map[string]operation{
-		"GET /v1/config": plain(func(ctx context.Context, c *call) (List[ConfigSetting], error) { return s.Config(ctx, c.actor) }),
+		"GET /v1/config": listed(s, func(ctx context.Context, c *call, p Page, _ time.Time) (List[ConfigSetting], error) {
+			l, err := s.Config(ctx, c.actor)
+			if err != nil {
+				return l, err
+			}
+			return numbered(l.Items, p)
+		}),
 		"GET /v1/config/export": func(ctx context.Context, c *call) (any, error) {
 			text, err := s.ExportConfig(ctx, c.actor)
 			if err != nil {

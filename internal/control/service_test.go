@@ -235,7 +235,7 @@ func TestLimitsActAtOnceAndAreWrittenDown(t *testing.T) {
 	if err != nil || x.Items[0].Max != 5 || x.Items[0].Mode != "observe" || !strings.Contains(x.Items[0].Origin, "account shop") {
 		t.Errorf("Usage = %+v, %v", x, err)
 	}
-	cfg, err := c.Config(t.Context())
+	cfg, err := c.Config(t.Context(), control.Query{Limit: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -398,7 +398,10 @@ func TestTailFollowsAndNeverBlocks(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() {
 		ended <- c.Tail(ctx, control.Query{Where: map[string]string{"account": "shop"}}, func(l control.TailLine) error {
-			got <- l
+			select {
+			case got <- l:
+			default: // the first lines are enough, and nobody takes more
+			}
 			return nil
 		})
 	}()

@@ -12,15 +12,15 @@ import (
 
 // story is one message and what is known of it, to be told in words. The words are for
 // a support person who has never heard of triggers: they say what happened, by which
-// rule, with which numbers, to whom and on what grounds, what happens now, and the one
+// rule, with which numbers, to whom and on what grounds, what happens now, and the
 // command that settles it.
 type story struct {
 	d         *Decision
-	over      *store.Over // the trigger that decided, or would have; nil if none
-	hold      *policy.Hold
-	standing  bool // hold stands still
+	over      *store.Over  // the trigger that decided, or would have; nil if none
+	hold      *policy.Hold // that decided
 	held      *HeldMessage
-	usage     []Usage // as they are now
+	stops     *policy.Hold // that stops such a message now
+	full      []store.Over // the enforcing triggers that have no room for such a message now
 	keep      time.Duration
 	now       time.Time
 	zone      *time.Location
@@ -130,10 +130,10 @@ func (s *story) rule() string {
 // limitBehind tells of the limit that wanted to freeze a message for which there was no room.
 func (s *story) limitBehind() string {
 	switch {
-	case s.over != nil:
-		return "It was to be frozen in the first place because " + s.limit(s.over) + " " + s.numbers(s.over)
 	case s.hold != nil:
 		return s.holdText()
+	case s.over != nil:
+		return "It was to be frozen in the first place because " + s.limit(s.over) + " " + s.numbers(s.over)
 	}
 	return ""
 }
@@ -298,29 +298,48 @@ func (s *story) nextDescribed() string {
 
 // freedom tells when a message like this one passes again.
 func (s *story) freedom() string {
-	if s.standing && s.hold != nil {
-		return s.holdEnds()
+	if s.stops != nil {
+		return joined([]string{s.holdEnds(), s.withoutRoom()})
 	}
-	if r, _ := policy.ParseReason(s.d.Reason); r == policy.ReasonLargerThanLimit {
-		return "A message of this size passes only with a higher limit or with fewer recipients."
+	if len(s.full) == 0 {
+		return "The sender is free now: a message like this one passes."
+	}
+	others := ""
+	if first := &s.full[0]; len(s.full) > 1 || s.over == nil || first.Trigger != s.over.Trigger {
+		others = s.withoutRoom()
 	}
 	var latest time.Time
-	for _, u := range s.usage {
-		if u.Mode == policy.Enforce.String() && u.FreeAt.After(latest) {
-			latest = u.FreeAt.Time
+	for _, o := range s.full {
+		if o.FreeAt.IsZero() {
+			return joined([]string{"A message of this size passes only with a higher limit or with fewer recipients.", others})
+		}
+		if o.FreeAt.After(latest) {
+			latest = o.FreeAt.Time
 		}
 	}
-	if latest.After(s.now) {
-		return fmt.Sprintf("The sender is free again at %s, in %s: from then on there is room for one more.", s.moment(latest), roughly(latest.Sub(s.now)))
+	free := fmt.Sprintf("The sender is free again at %s, in %s: from then on there is room for a message like this one.", s.moment(latest), roughly(latest.Sub(s.now)))
+	return joined([]string{free, others})
+}
+
+// withoutRoom names every trigger that stops such a message now, so that nobody thinks
+// that one of them is all.
+func (s *story) withoutRoom() string {
+	var names []string
+	for _, o := range s.full {
+		names = append(names, fmt.Sprintf("trigger %s (%s)", o.Trigger, o.Key))
 	}
-	return "The sender is free now: new mail passes."
+	if len(names) == 0 {
+		return ""
+	}
+	return "Without room for such a message now: " + strings.Join(names, ", ") + "."
 }
 
 func (s *story) holdEnds() string {
-	if s.hold.Until.IsZero() {
-		return fmt.Sprintf("Hold %d stands until somebody ends it; new mail is stopped too.", s.hold.ID)
+	h := s.stops
+	if h.Until.IsZero() {
+		return fmt.Sprintf("Hold %d stands until somebody ends it; new mail is stopped too.", h.ID)
 	}
-	return fmt.Sprintf("Hold %d stands until %s (%s more); new mail is stopped too until then.", s.hold.ID, s.moment(s.hold.Until), roughly(s.hold.Until.Sub(s.now)))
+	return fmt.Sprintf("Hold %d stands until %s (%s more); new mail is stopped too until then.", h.ID, s.moment(h.Until), roughly(h.Until.Sub(s.now)))
 }
 
 // nextHeld tells what becomes of a message in the register of held mail.
@@ -363,7 +382,8 @@ func (s *story) settled() string {
 	return fmt.Sprintf("It is not in Exim's queue any more, noticed at %s, and osm did not take it out: somebody removed or delivered it with Exim's own commands. Exim's log says which.", when)
 }
 
-// command is the one command that settles the matter.
+// command is what settles the matter, on one line: where several things stop the sender,
+// what ends each of them.
 func (s *story) command() string {
 	d := s.d
 	reason, _ := policy.ParseReason(d.Reason)
@@ -376,35 +396,37 @@ func (s *story) command() string {
 		return "osmctl status"
 	case d.Verdict == "accept":
 		return "osmctl usage " + quote(d.Account)
-	case s.standing && s.hold != nil:
-		return "osmctl release " + strconv.FormatInt(s.hold.ID, 10)
-	case reason == policy.ReasonHeldFull:
+	case reason == policy.ReasonHeldFull && s.stops == nil:
 		return "osmctl held list --account " + quote(d.Account)
-	case reason == policy.ReasonLargerThanLimit && s.over != nil:
-		return s.raise()
-	case s.over != nil && s.isOver():
-		return "osmctl reset " + quote(s.over.Trigger+"/"+s.over.Key)
 	}
-	return "osmctl usage " + quote(d.Account)
+	var all []string
+	if s.stops != nil {
+		all = append(all, "osmctl release "+strconv.FormatInt(s.stops.ID, 10))
+	}
+	for i := range s.full {
+		all = append(all, s.makeRoom(&s.full[i]))
+	}
+	if len(all) == 0 {
+		return "osmctl usage " + quote(d.Account)
+	}
+	return strings.Join(all, " && ")
 }
 
-// raise is the command that lets a message pass that is larger than the limit.
-func (s *story) raise() string {
-	level, name := "account", s.d.Account
-	if s.over.Watch == "login" {
-		level, name = "mailbox", s.d.Mailbox
+// makeRoom is the command after which a trigger has room for the message.
+func (s *story) makeRoom(o *store.Over) string {
+	if o.Units <= o.Max {
+		return "osmctl reset " + quote(o.Trigger+"/"+o.Key)
 	}
-	return fmt.Sprintf("osmctl limit set --%s %s --trigger %s --max %d --until 1d", level, quote(name), s.over.Trigger, s.over.Units)
-}
-
-// isOver reports whether the counter that decided has no room even now.
-func (s *story) isOver() bool {
-	for _, u := range s.usage {
-		if u.Trigger == s.over.Trigger && u.Key == s.over.Key {
-			return u.FreeAt.After(s.now)
-		}
+	// The account that the key names: of a claimed directory it is the claimed one's limit.
+	account, part, _ := strings.Cut(o.Key, " ")
+	level, name := "account", account
+	switch {
+	case o.Watch == "login" && strings.Contains(part, "@"):
+		level, name = "mailbox", part
+	case o.Watch == "client-ip":
+		name = s.d.Account
 	}
-	return false
+	return fmt.Sprintf("osmctl limit set --%s %s --trigger %s --max %d --until 1d", level, quote(name), o.Trigger, o.Used+o.Units)
 }
 
 // moment writes a time in the server's zone: the words are read by people there.

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -377,8 +378,7 @@ func TestASilentInspectorCostsNoMoreThanItsTime(t *testing.T) {
 	}
 }
 
-func TestChainOfTellsAPeerThatHasGone(t *testing.T) {
-	i, _ := inspect(t, InspectOptions{})
+func TestPeerOfNamesTheProcessThatConnected(t *testing.T) {
 	socket := filepath.Join(publicDir(t), "policy.sock")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
 	if err != nil {
@@ -389,7 +389,7 @@ func TestChainOfTellsAPeerThatHasGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := start(t, spec{uid: aliceUID, args: []string{"/usr/bin/perl", "-e",
-		`use Socket; socket(my $s, PF_UNIX, SOCK_STREAM, 0); connect($s, pack_sockaddr_un($ARGV[0])); shutdown $s, 1; $|=1; print "$$\n"; <STDIN>; close $s; print "closed\n"; <STDIN>`, socket}})
+		`use Socket; socket(my $s, PF_UNIX, SOCK_STREAM, 0); connect($s, pack_sockaddr_un($ARGV[0])); $|=1; print "$$\n"; <STDIN>`, socket}})
 	conn, err := l.AcceptUnix()
 	if err != nil {
 		t.Fatal(err)
@@ -399,32 +399,38 @@ func TestChainOfTellsAPeerThatHasGone(t *testing.T) {
 	if peer, err := PeerOf(conn); peer != (Peer{PID: pid, UID: aliceUID, GID: aliceUID}) || err != nil {
 		t.Errorf("PeerOf: got %+v, %v; want process %d of uid %d", peer, err, pid, aliceUID)
 	}
-	if chain, _, err := i.ChainOf(t.Context(), conn); err != nil || chain[0].PID != pid {
-		t.Errorf("a peer that only stopped sending: got %+v, %v; want process %d", chain, err, pid)
-	}
-	c.say(t, "close")
-	c.line(t)
-	if chain, _, err := i.ChainOf(t.Context(), conn); !errors.Is(err, ErrNotFound) {
-		t.Errorf("a peer that has closed: got %+v, %v; want not found", chain, err)
-	}
 }
 
 func TestInspectorAnswersManyAtOnce(t *testing.T) {
 	i, _ := inspect(t, InspectOptions{})
+	var hours atomic.Int64 // a busy machine's failures in a row must not end the questions
+	i.now = func() time.Duration { return time.Duration(hours.Add(1)) * time.Hour }
 	c := start(t, spec{uid: aliceUID, args: []string{"/usr/bin/perl", "-e", waitScript}})
 	pid := pidOf(t, c)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var failed atomic.Int64
 	var running sync.WaitGroup
 	for range 16 {
 		running.Go(func() {
 			for range 20 {
-				chain, _, err := i.Chain(t.Context(), pid)
-				if err == nil && chain[0].PID != pid {
+				chain, _, err := i.Chain(ctx, pid)
+				for ; err != nil && ctx.Err() == nil; chain, _, err = i.Chain(ctx, pid) { // a starved machine takes its time
+					failed.Add(1)
+					time.Sleep(10 * time.Millisecond)
+				}
+				switch {
+				case err != nil:
+					t.Errorf("no answer in the end: %v", err)
+					return
+				case chain[0].PID != pid:
 					t.Errorf("got the answer about process %d, want %d", chain[0].PID, pid)
 				}
 			}
 		})
 	}
 	running.Wait()
+	t.Logf("%d questions had to be asked again", failed.Load())
 }
 
 func TestMemoryReadsThatHangCostOnlyTheirOwner(t *testing.T) {

@@ -71,8 +71,8 @@ func (i *Inspector) Err() error {
 // Exim's own program, the last as root or as Exim's user. [ErrNotFound] means that the
 // process is gone.
 //
-// The number may have been given to another process since it was told: [ChainOf]
-// makes sure.
+// The number may have been given to another process since it was told: the caller looks
+// afterwards whether the one he means still lives.
 func (i *Inspector) Chain(ctx context.Context, pid int32) (chain []policy.Process, parentIsExim bool, err error) {
 	if pid <= 0 {
 		return nil, false, ErrNotFound
@@ -82,21 +82,6 @@ func (i *Inspector) Chain(ctx context.Context, pid int32) (chain []policy.Proces
 		return nil, false, fmt.Errorf("inspect process %d: %w", pid, err)
 	}
 	return a.processes, a.parentIsExim, nil
-}
-
-// ChainOf is [Inspector.Chain] for the process that made connection c. It answers
-// [ErrNotFound] if that process closed c meanwhile, since its number may then be
-// another process's.
-func (i *Inspector) ChainOf(ctx context.Context, c *net.UnixConn) (chain []policy.Process, parentIsExim bool, err error) {
-	peer, err := PeerOf(c)
-	if err != nil {
-		return nil, false, err
-	}
-	chain, parentIsExim, err = i.Chain(ctx, peer.PID)
-	if err == nil && closed(c) {
-		return nil, false, fmt.Errorf("inspect process %d: %w", peer.PID, ErrNotFound)
-	}
-	return chain, parentIsExim, err
 }
 
 // Owner returns the process of user uid that holds the socket with that inode, as

@@ -36,24 +36,3 @@ func PeerOf(c *net.UnixConn) (Peer, error) {
 	}
 	return Peer{PID: cred.Pid, UID: cred.Uid, GID: cred.Gid}, nil
 }
-
-// closed reports whether the peer has closed its end of c for good. A peer that only
-// stopped sending, as Exim does after its question, has not.
-//
-// While it has not, the process that connected still lives, so its number has not
-// been given to another one.
-func closed(c *net.UnixConn) bool {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return true
-	}
-	gone := true
-	if err := raw.Control(func(fd uintptr) {
-		fds := []unix.PollFd{{Fd: int32(fd)}}
-		_, err := unix.Poll(fds, 0)
-		gone = err != nil || fds[0].Revents&(unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0
-	}); err != nil {
-		return true
-	}
-	return gone
-}

@@ -65,9 +65,10 @@ func (d *Diag) Close() error {
 // to server, both on this host, and the inode of its socket.
 //
 // A connection that a firewall rule redirected to us is known to the kernel by the
-// address the client wanted, so it is looked for by source port then. The answer is
-// [ErrNotFound] when the client is gone, and when the kernel says "uid 0, inode 0",
-// which means that nobody owns the connection any more and never that root does.
+// address the client wanted, so it is looked for by source port then, if our own end of it
+// still stands: else the client is gone, and what has the same port is a neighbour's. The
+// answer is [ErrNotFound] when the client is gone, and when the kernel says "uid 0, inode
+// 0", which means that nobody owns the connection any more and never that root does.
 func (d *Diag) ClientOwner(client, server netip.AddrPort) (uid, inode uint32, err error) {
 	if !client.IsValid() || !server.IsValid() {
 		return 0, 0, fmt.Errorf("find the owner of %v to %v: not an address", client, server)
@@ -88,7 +89,12 @@ func (d *Diag) ClientOwner(client, server netip.AddrPort) (uid, inode uint32, er
 	}
 	uid, inode, known, err := s.exact(client, server)
 	if err == nil && !known {
-		uid, inode, err = s.redirected(client, server)
+		if uid, inode, err = s.redirected(client, server); err == nil {
+			err = s.established(server, client)
+		}
+	}
+	if err != nil {
+		uid, inode = 0, 0
 	}
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		// An answer may still be on its way: it must not meet the next question.
@@ -187,6 +193,24 @@ func (s *diagSocket) redirected(client, server netip.AddrPort) (uid, inode uint3
 		return 0, 0, ErrNotFound
 	}
 	return uid, inode, nil
+}
+
+// established returns [ErrNotFound] unless the connection's other end, from server to
+// client, stands. It is asked last: a client that reset its connection and was not found
+// has taken that end with it by now.
+func (s *diagSocket) established(server, client netip.AddrPort) error {
+	for _, family := range families(server) {
+		sockets, err := s.ask(diagRequest{family: family, source: server, destination: client})
+		if err != nil {
+			return err
+		}
+		for _, a := range sockets {
+			if a.source == server && a.destination == client && a.state == tcpEstablished {
+				return nil
+			}
+		}
+	}
+	return ErrNotFound
 }
 
 // mailPort reports whether a connection to port may have been redirected to server's.
@@ -297,6 +321,7 @@ func putAddr(dst []byte, a netip.Addr, family uint8) {
 type diagAnswer struct {
 	source, destination netip.AddrPort
 	uid, inode          uint32
+	state               uint8
 }
 
 // owner returns the socket's owner. A closed connection that the kernel still keeps
@@ -363,6 +388,7 @@ func parseDiagAnswer(b []byte) (diagAnswer, bool) {
 		destination: netip.AddrPortFrom(destination, be.Uint16(b[6:])),
 		uid:         ne.Uint32(b[64:]),
 		inode:       ne.Uint32(b[68:]),
+		state:       b[1],
 	}, true
 }
 

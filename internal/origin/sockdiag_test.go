@@ -14,11 +14,13 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // connectScript is a client: family, address and port to connect to, and the port to
-// connect from (0 = any). It says its process, then its port, and at the next line of
-// input closes the connection.
+// connect from (0 = any). It says its process, then that it is connected, and at the next
+// line of input closes the connection, by a reset if that line says so.
 const connectScript = `use Socket qw(:all); $|=1;
 my ($fam,$addr,$port,$from)=@ARGV;
 socket(my $s, $fam==6?PF_INET6:PF_INET, SOCK_STREAM, 0) or die "socket: $!";
@@ -27,7 +29,8 @@ my $a=inet_pton($fam==6?AF_INET6:AF_INET,$addr);
 if ($from) { bind($s, pack_sockaddr_in($from, inet_aton("127.0.0.1"))) or die "bind: $!" }
 connect($s, $fam==6?pack_sockaddr_in6($port,$a):pack_sockaddr_in($port,$a)) or die "connect: $!";
 print "$$\n"; print "connected\n";
-<STDIN>; close $s; print "closed\n"; <STDIN>;`
+setsockopt($s, SOL_SOCKET, SO_LINGER, pack("ii", 1, 0)) if <STDIN> =~ /reset/;
+close $s; print "closed\n"; <STDIN>;`
 
 func connect(t *testing.T, uid uint32, family int, addr string, port, from uint16) *child {
 	t.Helper()
@@ -59,6 +62,24 @@ func accept(t *testing.T, l *net.TCPListener) (client, server netip.AddrPort, c 
 	}
 	t.Cleanup(func() { _ = c.Close() })
 	return c.RemoteAddr().(*net.TCPAddr).AddrPort(), c.LocalAddr().(*net.TCPAddr).AddrPort(), c
+}
+
+// redirectedTo makes our end of a connection that a firewall rule redirected: from server
+// to client, which knows its own end by another address. In repair mode the kernel takes
+// a connection to stand without a word to the other side.
+func redirectedTo(t *testing.T, server, client netip.AddrPort) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	err = errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1), unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR, 1),
+		unix.Bind(fd, &unix.SockaddrInet4{Addr: server.Addr().As4(), Port: int(server.Port())}),
+		unix.Connect(fd, &unix.SockaddrInet4{Addr: client.Addr().Unmap().As4(), Port: int(client.Port())}))
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func diag(t *testing.T) *Diag {
@@ -110,7 +131,9 @@ func TestClientOwnerNeedsNoPrivilege(t *testing.T) {
 	l, port := listen(t, "127.0.0.1:0")
 	connect(t, aliceUID, 4, "127.0.0.1", port, 0)
 	client, server, _ := accept(t, l)
-	for _, to := range []netip.AddrPort{server, netip.MustParseAddrPort("127.0.0.9:" + strconv.Itoa(int(port)))} {
+	redirected := netip.MustParseAddrPort("127.0.0.9:" + strconv.Itoa(int(port)))
+	redirectedTo(t, redirected, client)
+	for _, to := range []netip.AddrPort{server, redirected} {
 		cmd := exec.Command(program)
 		cmd.Env = []string{quickExit, "ORIGIN_TEST_LOOKUP=" + client.String() + " " + to.String()}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: bobUID, Gid: bobUID}}
@@ -153,6 +176,27 @@ func TestClientOwnerIsNeverThatOfAListenerOnThePort(t *testing.T) {
 	}
 }
 
+// Whoever resets his connection right after his message must not leave it to the
+// neighbour whose source port he took.
+func TestClientOwnerOfAResetConnectionIsNobodyElse(t *testing.T) {
+	first, port := listen(t, "127.0.0.1:0")
+	second, _ := listen(t, "127.0.0.2:"+strconv.Itoa(int(port)))
+	_, from := listen(t, "127.0.0.5:0") // a number that is free on 127.0.0.1 as well
+	connect(t, bobUID, 4, "127.0.0.2", port, from)
+	accept(t, second)
+	attacker := connect(t, aliceUID, 4, "127.0.0.1", port, from)
+	client, server, _ := accept(t, first)
+	d := diag(t)
+	if uid, _, err := d.ClientOwner(client, server); uid != aliceUID || err != nil {
+		t.Fatalf("before the reset: got uid %d, err %v; want uid %d", uid, err, aliceUID)
+	}
+	attacker.say(t, "reset")
+	attacker.line(t)
+	if uid, inode, err := d.ClientOwner(client, server); !errors.Is(err, ErrNotFound) || uid != 0 || inode != 0 {
+		t.Errorf("after the reset: got uid %d, inode %d, err %v; want not found", uid, inode, err)
+	}
+}
+
 // A redirected connection stands in the kernel's table under the address that the
 // client wanted: so asking with another server address is the same as a redirection.
 func TestClientOwnerFindsARedirectedConnection(t *testing.T) {
@@ -169,6 +213,7 @@ func TestClientOwnerFindsARedirectedConnection(t *testing.T) {
 			connect(t, aliceUID, tt.family, tt.dial, port, 0)
 			client, _, _ := accept(t, l)
 			server := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.7"), port)
+			redirectedTo(t, server, client)
 			uid, inode, err := diag(t).ClientOwner(client, server)
 			if uid != aliceUID || inode == 0 || err != nil {
 				t.Errorf("ClientOwner(%v, %v): got uid %d, inode %d, err %v; want uid %d", client, server, uid, inode, err, aliceUID)
@@ -187,6 +232,7 @@ func TestClientOwnerOfARedirectedConnectionIsNotGuessed(t *testing.T) {
 
 	connect(t, bobUID, 4, "127.0.0.1", other, from)
 	client, _, _ := accept(t, third)
+	redirectedTo(t, redirected, client)
 	if uid, _, err := d.ClientOwner(client, redirected); !errors.Is(err, ErrNotFound) {
 		t.Errorf("only a connection to another port than mail's: got uid %d, err %v; want not found", uid, err)
 	}

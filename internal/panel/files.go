@@ -86,6 +86,9 @@ type content struct {
 	bytes []byte
 }
 
+// ends reports whether the content ends with an end of line.
+func (c content) ends() bool { return bytes.HasSuffix(c.bytes, []byte{'\n'}) }
+
 // open opens the first of paths that exists and may be read. A path that exists and
 // may not be read by us is followed by its exported copy; with made also one that does
 // not exist, as its copy is then made of other files.

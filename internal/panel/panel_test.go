@@ -201,13 +201,16 @@ func TestWithoutAPanelPasswdAndTheConfigurationMakeTheMap(t *testing.T) {
 }
 
 func TestABrokenFileKeepsWhatItSaidBefore(t *testing.T) {
-	long := domainsText + strings.Repeat("pad.example: shop\n", 20)
+	long := strings.TrimSuffix(domainsText, "*: nobody\n") + strings.Repeat("pad.example: shop\n", 20)
 	for _, tt := range []struct {
 		name, text string
 		err        string
 	}{
 		{"a line without a colon", "shop.example: news\nnews.exam", "line 2"},
 		{"cut off behind a name", "shop.example: news", "cut off"},
+		{"the last bytes cut off within a name", long[:len(long)-len("op\n")], "cut off"},
+		{"cut off by the last byte", strings.Replace(long, "shop.example: shop", "shop.example: news", 1)[:len(long)-1], "cut off"},
+		{"the later half cut off at the end of a line", "shop.example: news\n", "only 1 entries"},
 		{"empty", "", "empty"},
 		{"only a comment", "# nothing\n", "empty"},
 		{"a line of 5,000 bytes", "shop.example: news\n" + strings.Repeat("x", 5000) + ": a\n", "line 2"},
@@ -243,6 +246,34 @@ func TestABrokenFileKeepsWhatItSaidBefore(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestAFileThatStaysShortIsBelievedAfterAMinute(t *testing.T) {
+	h := newHost(t, map[string]string{"/etc/passwd": passwdText, "/etc/userdomains": domainsText})
+	h.watch(Options{})
+	h.write("/etc/userdomains", "shop.example: news\n")
+	short := h.now
+	for h.now.Sub(short) < shrinkWait {
+		h.look()
+		h.wantOwner("old.example", "old")
+	}
+	h.look()
+	h.wantOwner("shop.example", "news")
+	h.wantOwner("old.example", "")
+	if s := h.w.Status(); s.Files[1].Err != "" || !s.CheckedAt.Equal(h.now) {
+		t.Errorf("status once it is believed: got %+v", s)
+	}
+	if n := strings.Count(h.log.String(), "level=WARN"); n != 1 {
+		t.Errorf("said %d times, want once: %s", n, &h.log)
+	}
+}
+
+func TestAFileThatLostAFewEntriesIsBelievedAtOnce(t *testing.T) {
+	h := newHost(t, map[string]string{"/etc/passwd": passwdText, "/etc/userdomains": domainsText})
+	h.watch(Options{})
+	h.write("/etc/userdomains", strings.Replace(domainsText, "old.example: old\n", "", 1))
+	h.look()
+	h.wantOwner("old.example", "")
 }
 
 func TestAFileWithoutAnEndOfLineIsWholeWhenItHasNotShrunk(t *testing.T) {

@@ -12,6 +12,10 @@ import (
 // copyLag is how far an exported copy may be behind its file before that is reported.
 const copyLag = 10 * time.Second
 
+// shrinkWait is how long a file that has lost most of its entries must stay so before it
+// is believed: a writer that was interrupted at the end of a line leaves no other trace.
+const shrinkWait = time.Minute
+
 // tables is what the files said when they were last whole.
 type tables struct {
 	users       []user
@@ -35,8 +39,11 @@ type file struct {
 	read     reader
 
 	tried    bool
-	seen     stamp  // of the last attempt, good or bad
-	size     int64  // of the content in use
+	seen     stamp // of the last attempt, good or bad
+	size     int64 // of the content in use
+	ended    bool  // that content ended with an end of line
+	shrunk   stamp // of content with far fewer entries
+	shrunkAt time.Time
 	trouble  string // why the content last seen is not in use
 	reported string
 	status   FileStatus
@@ -104,7 +111,7 @@ func (f *file) reread(t *tables, now time.Time) bool {
 	}
 	entries, put, err := f.read(c.bytes)
 	if err == nil {
-		err = f.halfWritten(c, entries)
+		err = f.halfWritten(c, entries, now)
 	}
 	f.trouble = ""
 	if err != nil {
@@ -116,7 +123,7 @@ func (f *file) reread(t *tables, now time.Time) bool {
 	}
 	changed := !missing || f.status.Entries > 0
 	put(t)
-	f.size = int64(len(c.bytes))
+	f.size, f.ended = int64(len(c.bytes)), c.ends()
 	f.status.ReadAt, f.status.Entries, f.status.From = now, entries, ""
 	if c.stamp.path != f.paths[0] {
 		f.status.From = c.stamp.path
@@ -125,12 +132,21 @@ func (f *file) reread(t *tables, now time.Time) bool {
 }
 
 // halfWritten recognises the traces of a writer that was interrupted.
-func (f *file) halfWritten(c content, entries int) error {
+func (f *file) halfWritten(c content, entries int, now time.Time) error {
+	before := f.status.Entries
 	switch {
-	case entries == 0 && f.status.Entries > 0 && !f.mayEmpty:
-		return fmt.Errorf("empty, with %d entries before", f.status.Entries)
-	case len(c.bytes) > 0 && c.bytes[len(c.bytes)-1] != '\n' && int64(len(c.bytes)) < f.size/2:
-		return fmt.Errorf("cut off: %d bytes without an end of line, %d before", len(c.bytes), f.size)
+	case entries == 0 && before > 0 && !f.mayEmpty:
+		return fmt.Errorf("empty, with %d entries before", before)
+	case len(c.bytes) > 0 && !c.ends() && f.ended && int64(len(c.bytes)) <= f.size:
+		return fmt.Errorf("cut off: %d bytes without an end of line, %d with one before", len(c.bytes), f.size)
+	case 2*entries < before && !f.mayEmpty:
+		if f.shrunk != c.stamp {
+			f.shrunk, f.shrunkAt = c.stamp, now
+		}
+		if now.Sub(f.shrunkAt) < shrinkWait {
+			f.tried = false // the same content again at the next look
+			return fmt.Errorf("only %d entries, with %d before: believed once it has stayed so for %s", entries, before, shrinkWait)
+		}
 	}
 	return nil
 }

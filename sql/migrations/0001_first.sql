@@ -132,6 +132,36 @@ CREATE TABLE event_messages (
   seq   INTEGER NOT NULL,
   PRIMARY KEY (event, slot)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX event_messages_seq ON event_messages (seq);
+
+-- Decisions that are too old to be kept but that an event or a message in the queue still
+-- names. Their texts stand in them, since the names of their time have gone.
+CREATE TABLE kept (
+  seq               INTEGER PRIMARY KEY,
+  at                INTEGER NOT NULL,
+  account           TEXT NOT NULL,
+  flags             INTEGER NOT NULL,
+  verdict           INTEGER NOT NULL,
+  would             INTEGER NOT NULL,
+  recipients        INTEGER NOT NULL,
+  size              INTEGER NOT NULL,
+  message_id        TEXT,
+  client_ip         BLOB,
+  mailbox           TEXT,
+  basis             TEXT,
+  directory         TEXT,
+  directory_account TEXT,
+  script            TEXT,
+  sub_key           TEXT,
+  envelope_sender   TEXT,
+  subject           TEXT,
+  subject_key       TEXT,
+  trigger           TEXT,
+  hold              INTEGER,
+  event             INTEGER,
+  over              TEXT
+) STRICT;
+CREATE INDEX kept_message ON kept (message_id);
 
 CREATE TABLE actions (
   id      INTEGER PRIMARY KEY,
@@ -188,9 +218,16 @@ CREATE TABLE held (
   state_at          INTEGER NOT NULL,
   by                TEXT NOT NULL DEFAULT '',
   attempts          INTEGER NOT NULL DEFAULT 0,
-  last_error        TEXT NOT NULL DEFAULT ''
+  last_error        TEXT NOT NULL DEFAULT '',
+  -- When it left by itself and was counted as a decision is: its number then and both
+  -- clocks, for the counters after a start. NULL: it was not counted.
+  left_seq          INTEGER,
+  left_at           INTEGER,
+  left_boot_id      TEXT,
+  left_boot         INTEGER
 ) STRICT;
 CREATE INDEX held_message ON held (message_id);
+CREATE INDEX held_left ON held (left_seq) WHERE left_seq IS NOT NULL;
 CREATE INDEX held_waiting ON held (account, seq) WHERE state <= 2;
 CREATE INDEX held_settled ON held (state_at) WHERE state > 2;
 

@@ -2,6 +2,7 @@ package cpanel
 
 import (
 	"fmt"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -31,6 +32,11 @@ func TestInstallAgainRebuildAndUninstallLeaveTheBytesThatWereThere(t *testing.T)
 		}},
 		{"switches without a last newline", func(s *server) { s.Write("/etc/exim.conf.localopts", "senderverify=1\nacl_x=0") }},
 		{"nothing is watched yet", func(s *server) { s.Write("/etc/chkserv.d/chkservd.conf", "exim:1") }},
+		{"files behind symbolic links", func(s *server) {
+			s.behindALink("/etc/exim.conf.local")
+			s.behindALink("/etc/exim.conf.localopts")
+			s.behindALink("/etc/chkserv.d/chkservd.conf")
+		}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -71,6 +77,14 @@ func TestInstallAgainRebuildAndUninstallLeaveTheBytesThatWereThere(t *testing.T)
 			}
 		})
 	}
+}
+
+// behindALink moves a file away, as an administrator does who keeps his files elsewhere.
+func (s *server) behindALink(path string) {
+	s.T.Helper()
+	s.Run("mkdir", "-p", "/etc/mine")
+	s.Run("mv", path, "/etc/mine/")
+	s.Run("ln", "-s", "/etc/mine/"+filepath.Base(path), path)
 }
 
 // systemd lets systemctl only note its arguments, and lets the installer believe in it.
@@ -127,8 +141,12 @@ func TestOutgoingMailIsAskedAboutAndInboundMailNever(t *testing.T) {
 	if out := s.installs(0, "install"); !strings.Contains(out, "Exim asks osmd about every outgoing message, and osmd answers.") {
 		t.Errorf("the installer says:\n%s", out)
 	}
-	if list := a.take(); len(list) != 1 || list[0].EnvelopeSender != "postmaster@whm.example" {
-		t.Errorf("its own test asked %+v", list)
+	if list := a.take(); len(list) != 2 || list[0].Local() || !list[1].Local() ||
+		list[0].EnvelopeSender != "postmaster@whm.example" || list[1].EnvelopeSender != "postmaster@whm.example" {
+		t.Errorf("its own two tests asked %+v", list)
+	}
+	if queued := s.Run("exim", "-bp"); queued != "" {
+		t.Errorf("its own tests left in the queue: %s", queued)
 	}
 	s.asksAsItShould(a)
 	// What cPanel does later leaves it in place.
@@ -260,7 +278,18 @@ func TestInstallTakesBackWhatItDidWhenAStepFails(t *testing.T) {
 		}},
 		{"WHM refuses the page", "does not register the page", func(s *server) { s.fault("register") }},
 		{"WHM only says that it took the page", "did not register the page", func(s *server) { s.fault("register-nothing") }},
-		{"Exim does not start again", "does not start again", func(s *server) { s.fault("restart-exim") }},
+		{"Exim takes less than before", "now answers its commands with 220 250 550", func(s *server) {
+			s.Write("/usr/local/cpanel/etc/exim/acls/ACL_MAIL_PRE_BLOCK/begin_first", "  deny\n    condition = ${if exists{"+smtpACL+"}}\n")
+			s.Run("/usr/local/cpanel/scripts/buildeximconf")
+		}},
+		{"Exim refuses all mail of scripts", "refuse all mail of scripts: unknown ACL", func(s *server) {
+			s.forgottenACL("exists{" + smtpACL + "}")
+		}},
+		{"Exim does not start again", "does not start again", func(s *server) { s.restartFailsWhile("-e " + smtpACL) }},
+		{"Exim does not start again, and no hook was taken", "does not start again", func(s *server) {
+			s.fault("hooks")
+			s.restartFailsWhile("-e " + smtpACL)
+		}},
 		{"a folder cannot be written", "Read-only file system", func(s *server) {
 			s.Run("mount", "-t", "tmpfs", "-o", "ro", "tmpfs", "/usr/local/cpanel/3rdparty/bin")
 			s.Run("sh", "-c", "mount -o remount,rw /usr/local/cpanel/3rdparty/bin && ln -s /usr/bin/perl /usr/local/cpanel/3rdparty/bin/perl && mount -o remount,ro /usr/local/cpanel/3rdparty/bin")
@@ -288,19 +317,73 @@ func TestInstallTakesBackWhatItDidWhenAStepFails(t *testing.T) {
 // one of our ACL files is in its place.
 func (s *server) whenOursAreThere(fault string) {
 	s.T.Helper()
-	s.Run("mv", "/usr/local/cpanel/scripts/buildeximconf", "/usr/local/cpanel/scripts/buildeximconf.real")
-	s.program("/usr/local/cpanel/scripts/buildeximconf", fmt.Sprintf(`if [ -e %s ]; then echo %s; fi >/run/standin/faults
-exec /usr/local/cpanel/scripts/buildeximconf.real "$@"
-`, smtpACL, fault))
+	s.faultWhile("-e "+smtpACL, "buildeximconf", fault)
+}
+
+// restartFailsWhile lets Exim not start as long as the condition holds.
+func (s *server) restartFailsWhile(condition string) {
+	s.T.Helper()
+	s.faultWhile(condition, "restartsrv_exim", "restart-exim")
+}
+
+func (s *server) faultWhile(condition, script, fault string) {
+	s.T.Helper()
+	path := "/usr/local/cpanel/scripts/" + script
+	s.Run("mv", path, path+".real")
+	s.program(path, fmt.Sprintf("if [ %s ]; then echo %s; fi >/run/standin/faults\nexec %s.real \"$@\"\n", condition, fault, path))
+}
+
+// forgottenACL lets the ACL of script mail go on to one that does not exist, if so.
+func (s *server) forgottenACL(condition string) {
+	s.T.Helper()
+	s.Write("/usr/local/cpanel/etc/exim/acls/ACL_OUTGOING_NOTSMTP_CHECKALL_BLOCK/begin_first",
+		"  warn\n    condition = ${if "+condition+"}\n    acl = acl_forgotten\n")
+	s.Run("/usr/local/cpanel/scripts/buildeximconf")
+}
+
+func TestWhatIsBrokenAlreadyIsOnlyNamed(t *testing.T) {
+	s := newServer(t)
+	s.forgottenACL("bool{yes}")
+	if out := s.installs(0, "install"); !strings.Contains(out, "refuses all mail of scripts, as it did before: unknown ACL") {
+		t.Errorf("the installer says:\n%s", out)
+	}
+	if out := s.installs(1, "check"); !strings.Contains(out, "missing: Exim refuses all mail of scripts: unknown ACL") {
+		t.Errorf("check says:\n%s", out)
+	}
+}
+
+func TestWhatCouldNotBeTakenBackIsNamed(t *testing.T) {
+	s := newServer(t)
+	keeps := regexp.MustCompile(`(?m)^var/lib/osm-install\.kept-.*\n`)
+	fails := func(verb string) {
+		t.Helper()
+		before := s.everything()
+		s.fault("restart-exim")
+		out := s.installs(1, verb)
+		if strings.Contains(out, "everything is as it was") || !strings.Contains(out, "this failed: restart_exim_again") || !keeps.MatchString(s.everything()) {
+			t.Errorf("%s says\n%s\nwant what could not be taken back", verb, out)
+		}
+		if d := difference(keeps.ReplaceAllString(before, ""), keeps.ReplaceAllString(s.everything(), "")); d != "" {
+			t.Errorf("%s: what could be given back was not:\n%s", verb, d)
+		}
+		s.fault()
+	}
+	fails("install")
+	s.installs(0, "install")
+	fails("uninstall")
+	s.installs(0, "uninstall", "--purge")
 }
 
 func TestUninstallTakesBackWhatItDidWhenAStepFails(t *testing.T) {
 	for fault, want := range map[string]string{
 		"build": "cannot build Exim's configuration", "unregister": "does not take the page out of WHM",
-		"unregister-nothing": "did not take the page out of WHM", "restart-exim": "does not start again",
+		"unregister-nothing": "did not take the page out of WHM", "restart": "does not start again",
 	} {
 		t.Run(fault, func(t *testing.T) {
 			s := newServer(t)
+			if fault == "restart" {
+				s.restartFailsWhile("! -e " + smtpACL + " -a ! -e /run/mended")
+			}
 			s.installs(0, "install")
 			installed := s.everything()
 			s.fault(fault)
@@ -309,6 +392,7 @@ func TestUninstallTakesBackWhatItDidWhenAStepFails(t *testing.T) {
 			}
 			s.unchanged(installed, "a failed uninstall")
 			s.fault()
+			s.Write("/run/mended", "")
 			s.installs(0, "install")
 			s.unchanged(installed, "an install after it")
 			s.installs(0, "uninstall", "--purge")
@@ -358,6 +442,7 @@ func TestInstallDoesWithLessWhereCPanelCannotTakeAll(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.fault, func(t *testing.T) {
 			s := newServer(t)
+			s.behindALink("/etc/exim.conf.local") // which must stay one
 			before := s.everything()
 			a := s.answers()
 			s.fault(tt.fault)
@@ -375,7 +460,7 @@ func TestInstallDoesWithLessWhereCPanelCannotTakeAll(t *testing.T) {
 			if out := s.Run("exim", "-bp"); !strings.Contains(out, "*** frozen ***") {
 				t.Errorf("without a router a discarded message must be frozen:\n%s", out)
 			}
-			s.installs(0, "uninstall", "--purge")
+			s.installs(0, "uninstall", "--purge", "--force")
 			s.fault()
 			s.Run("/usr/local/cpanel/scripts/buildeximconf")
 			s.unchanged(before, "uninstall")
@@ -398,6 +483,38 @@ func TestInstallLeavesTheAdministratorsSettingsAlone(t *testing.T) {
 	s.installs(0, "uninstall", "--purge")
 	if got, want := s.Read("/etc/exim.conf.local"), "@CONFIG@\ntimeout_frozen_after = 3d\nlog_selector = +subject\nauto_thaw = 0s\nmessage_size_limit = 20M\n"; got != want {
 		t.Errorf("exim.conf.local is\n%q\nwant\n%q", got, want)
+	}
+}
+
+// Without the line that ends ours nobody can tell where the administrator's begin.
+func TestALostEndOfOurLinesIsNotGuessed(t *testing.T) {
+	s := newServer(t)
+	s.installs(0, "install")
+	s.Run("sed", "-i", "0,/^# osm end$/{/^# osm end$/d}", "/etc/exim.conf.local")
+	before := s.everything()
+	for _, verb := range []string{"install", "uninstall"} {
+		if out := s.installs(1, verb); !strings.Contains(out, "in /etc/exim.conf.local a line") || !strings.Contains(out, "nothing was changed") {
+			t.Errorf("%s says %q, want the file named", verb, out)
+		}
+		s.unchanged(before, "a refused "+verb)
+	}
+}
+
+func TestUninstallLeavesNoHeldMailToBounce(t *testing.T) {
+	s := newServer(t)
+	s.answers()
+	s.installs(0, "install")
+	s.script("shop", "passes")
+	s.script("shop", "verdict freeze")
+	s.script("blog", "verdict deny") // which is a freeze for script mail
+	before := s.everything()
+	if out := s.installs(1, "uninstall"); !strings.Contains(out, "osm holds 2 messages") || !strings.Contains(out, "nothing was changed") {
+		t.Errorf("it says\n%s\nwant the two messages", out)
+	}
+	s.unchanged(before, "a refused uninstall")
+	s.installs(0, "uninstall", "--force")
+	if n := s.Run("exim", "-bpc"); n != "3\n" {
+		t.Errorf("messages in the queue after uninstall: %s, want all 3", n)
 	}
 }
 

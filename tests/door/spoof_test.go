@@ -202,12 +202,13 @@ func (g forgery) try(t *testing.T, w *world) {
 		})
 	}
 	only(t, "(unknown)", w.counted(t, "(unknown)"), unknown)
-	// What a shared web user does in a folder counts for that folder alone.
-	only(t, victim, w.counted(t, victim), nil, "directory-hour/"+victim+" "+www(victim))
+	// What a shared web user does in a folder counts as a claim of that folder alone.
+	only(t, victim, w.counted(t, victim), nil, "directory-hour/"+victim+" claimed "+www(victim))
 	g.harmless(t, w, ctx, victim)
 }
 
-// harmless checks that nothing was started against the neighbour: he can send.
+// harmless checks that nothing was started against the neighbour: he can send, also from
+// the folder that was claimed.
 func (g forgery) harmless(t *testing.T, w *world, ctx context.Context, victim string) {
 	t.Helper()
 	for _, h := range list[hold](t, w, "hold", "list", "--account", victim) {
@@ -221,7 +222,7 @@ func (g forgery) harmless(t *testing.T, w *world, ctx context.Context, victim st
 		}
 	}
 	m := lab.Mail{From: "box@" + machine.Domain(victim), To: []string{"x@elsewhere.example"}, Subject: victim + " himself"}
-	err := machine.Sendmail(ctx, victim, machine.HomeOf(victim), m)
+	err := machine.Sendmail(ctx, victim, www(victim), m)
 	for _, p := range paths()[2:] {
 		if err == nil {
 			err = p.send(ctx, victim, 1, m)

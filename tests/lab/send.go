@@ -194,11 +194,11 @@ func (s *Session) Send(m Mail) error {
 	return s.reply(250)
 }
 
-// Close says QUIT and ends the connection at once: Exim waits for the client's FIN.
+// Close says QUIT and ends the connection without waiting for the reply: Exim holds it
+// back for up to 200 ms, until the client has closed.
 func (s *Session) Close() {
-	_ = s.text.PrintfLine("QUIT")
 	_ = s.c.SetDeadline(time.Now().Add(time.Second))
-	_ = s.reply(221)
+	_ = s.text.PrintfLine("QUIT")
 	_ = s.c.Close()
 }
 
