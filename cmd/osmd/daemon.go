@@ -256,6 +256,9 @@ func (d *daemon) ownerOf(m actions.QueueMessage) policy.Identity {
 func (d *daemon) run(ctx context.Context, hup <-chan os.Signal) error {
 	d.life.start("store", d.store.Run)
 	d.life.start("panel", d.panel.Run)
+	// The copies of the panel's maps are made while we start: what was missing at our first
+	// look is there at once, instead of at the watcher's next. Without them it says so.
+	d.background.Go(func() { _ = d.reread(d.stopping) })
 	d.life.start("policy", func(ctx context.Context) error { return d.server.Serve(ctx, d.sockets[policySocket]) })
 	d.restore(ctx)
 	d.life.start("counters", func(ctx context.Context) error {

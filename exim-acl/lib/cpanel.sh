@@ -78,6 +78,12 @@ ours_in_place() { [ -e $policy ] || [ -e $script_acl ] || grep -qs '^# osm begin
 # one. It may run long where an account has many domains, but not for ever.
 build() { timeout 300 $builder "$@" 2>&1 9>&-; }
 
+# why TEXT: the lines of what a program of cPanel's said that tell what is wrong.
+why() {
+	printf '%s\n' "$1" | grep -iE 'error|invalid|fail|cannot|unknown|refus' | tail -n 5 | grep . ||
+		printf '%s\n' "$1" | tail -n 5
+}
+
 # exim_fault says why Exim cannot use what is there now, if so.
 exim_fault() {
 	fault=$(unusable)
@@ -86,7 +92,7 @@ exim_fault() {
 		return 0
 	}
 	out=$(build --acl_dry_run) ||
-		say "cPanel cannot build Exim's configuration as it is ($builder --acl_dry_run): $(printf '%s' "$out" | tail -n 3)"
+		say "cPanel cannot build Exim's configuration as it is ($builder --acl_dry_run): $(why "$out")"
 }
 
 # switched_off NAME: the administrator does not want that ACL file.
@@ -111,7 +117,7 @@ plan_local() {
 			want_edited $local_conf <"$work/local"
 			return
 		fi
-		warn "cPanel cannot build with osm's $(printf %s "$more" | sed 's/ / and /') in $local_conf ($(printf '%s' "$out" | tail -n 1)): trying with less"
+		warn "cPanel cannot build with osm's $(printf %s "$more" | sed 's/ / and /') in $local_conf ($(why "$out")): trying with less"
 	done
 	warn "nothing was added to $local_conf: Exim's timers are as they were"
 }
@@ -181,7 +187,7 @@ plan_exim_files_out() { :; }
 exim_regenerate() {
 	cp $conf "$work/conf"
 	remember $conf
-	built=$(build --acl_dry_run) || refuse "cPanel cannot build Exim's new configuration ($builder --acl_dry_run): $(printf '%s' "$built" | tail -n 5)"
+	built=$(build --acl_dry_run) || refuse "cPanel cannot build Exim's new configuration ($builder --acl_dry_run): $(why "$built")"
 	rebuild
 	if has_router && [ "$($exim -bP router_list 2>/dev/null | head -n 1)" != osm_discard ]; then
 		warn "the router osm_discard does not come first in $conf: left out, discarded script mail is frozen and then removed by osmd"
@@ -195,7 +201,7 @@ exim_regenerate() {
 }
 
 rebuild() {
-	built=$(build) || refuse "cPanel cannot build Exim's configuration: $(printf '%s' "$built" | tail -n 5)"
+	built=$(build) || refuse "cPanel cannot build Exim's configuration: $(why "$built")"
 }
 
 has_router() { grep -qs '^osm_discard:' $local_conf; }
@@ -262,7 +268,7 @@ inserted() {
 	fi
 	marked "$1" || case $built in
 	*"ACL insert failed"*) refuse "cPanel says \"ACL insert failed\": the ACLs are replaced by text of the administrator's own (%ACLBLOCK% or the like in $local_conf), into which nothing can be put; with \"install.sh acl\" the text can be put there by hand" ;;
-	*) refuse "$builder left $1 out of $conf (there is no \"# BEGIN INSERT $1\"): $(printf '%s' "$built" | tail -n 3)" ;;
+	*) refuse "$builder left $1 out of $conf (there is no \"# BEGIN INSERT $1\"): $(why "$built")" ;;
 	esac
 	asks_about=$asks_about${asks_about:+ and }$2
 }
@@ -274,7 +280,7 @@ exim_reload() { :; }
 restart_exim() {
 	[ -n "$exim_changed$unfinished" ] || return 0
 	restarted=yes
-	out=$(timeout 120 $cpanel/scripts/restartsrv_exim 2>&1 9>&-) || refuse "Exim does not start again: $(printf '%s' "$out" | tail -n 5)"
+	out=$(timeout 120 $cpanel/scripts/restartsrv_exim 2>&1 9>&-) || refuse "Exim does not start again: $(why "$out")"
 	say "restarted Exim"
 }
 
@@ -358,8 +364,8 @@ restart_chkservd() { timeout 120 $cpanel/scripts/restartsrv_chkservd >/dev/null 
 panel_join() {
 	if written $appconfig || ! is_registered; then
 		told_whm=yes
-		out=$(register) || refuse "cPanel does not register the page: $(printf '%s' "$out" | tail -n 3)"
-		is_registered || refuse "cPanel did not register the page, although it said: $(printf '%s' "$out" | tail -n 3)"
+		out=$(register) || refuse "cPanel does not register the page: $(why "$out")"
+		is_registered || refuse "cPanel did not register the page, although it said: $(why "$out")"
 		say "registered the page in WHM"
 	fi
 	if written $chkservd/osmd || written $chkservd/chkservd.conf; then
@@ -377,8 +383,8 @@ panel_left() {
 	rm -f /var/run/chkservd/osmd
 	if [ -e $registered ]; then
 		told_whm=yes
-		out=$(unregister) || refuse "cPanel does not take the page out of WHM: $(printf '%s' "$out" | tail -n 3)"
-		[ ! -e $registered ] || refuse "cPanel did not take the page out of WHM, although it said: $(printf '%s' "$out" | tail -n 3)"
+		out=$(unregister) || refuse "cPanel does not take the page out of WHM: $(why "$out")"
+		[ ! -e $registered ] || refuse "cPanel did not take the page out of WHM, although it said: $(why "$out")"
 		say "took the page out of WHM"
 	fi
 	if [ -n "$unwatched" ]; then

@@ -85,7 +85,7 @@ func eximHooks(options map[string]string) Check {
 	}
 	slices.Sort(missing)
 	if len(missing) > 0 {
-		return bad(name, runInstall, "%s", strings.Join(missing, "; "))
+		return bad(name, runInstall+"; on cPanel see cpanel scripts and cpanel smtp", "%s", strings.Join(missing, "; "))
 	}
 	return ok(name, "acl_not_smtp = %s, acl_smtp_data = %s", options["acl_not_smtp"], options["acl_smtp_data"])
 }

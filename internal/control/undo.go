@@ -172,7 +172,11 @@ func (s *Service) restoreLimit(ctx context.Context, a Actor, was *Limit, old, wh
 	if err != nil {
 		return found(err, "", "no limits")
 	}
-	if err := s.validLimit(a, &o, stored); err != nil {
+	as := a
+	if was.By != a.Name { // a reseller may give back what an operator had set, however high
+		as.Role = Operator
+	}
+	if err := s.validLimit(as, &o, stored); err != nil {
 		return err
 	}
 	o.ID, o.Provenance.By, o.Provenance.At = was.ID, was.By, was.At.Time

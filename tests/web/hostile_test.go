@@ -236,7 +236,8 @@ func forms(csrf string) map[string]url.Values {
 
 func formPage(what string) string { return what }
 
-// evilPages serves another's page, which sends a form as soon as it is opened.
+// evilPages serves another's page, which sends a form as soon as it is opened, or shows a
+// frame or a link.
 func evilPages(t *testing.T, host string) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -248,6 +249,10 @@ func evilPages(t *testing.T, host string) string {
 		q := r.URL.Query()
 		if frame := q.Get("frame"); frame != "" {
 			fmt.Fprintf(w, `<!doctype html><iframe src="%s"></iframe>`, frame)
+			return
+		}
+		if to := q.Get("link"); to != "" {
+			fmt.Fprintf(w, `<!doctype html><a href="%s">go</a>`, strings.ReplaceAll(to, "&", "&amp;"))
 			return
 		}
 		fmt.Fprintf(w, `<!doctype html><form method="post" action="%s">`, strings.ReplaceAll(q.Get("to"), "&", "&amp;"))
