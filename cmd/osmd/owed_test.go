@@ -106,7 +106,7 @@ func TestAHoldThatCouldNotBeStoredIsPutWhenTheDatabaseMends(t *testing.T) {
 			if list := b.alarms.list(); len(list) != 1 || list[0].name != "actions" {
 				t.Fatalf("alarms %+v", list)
 			}
-			b.now = b.now.Add(time.Minute)
+			b.pass(time.Minute)
 			b.payOwed(t.Context())
 			if list := b.alarms.list(); len(list) != 1 {
 				t.Errorf("alarms while it still fails: %+v", list)
@@ -116,7 +116,7 @@ func TestAHoldThatCouldNotBeStoredIsPutWhenTheDatabaseMends(t *testing.T) {
 				b.outside("DROP TRIGGER neither")
 			}
 			for range 3 {
-				b.now = b.now.Add(owedAgain)
+				b.pass(owedAgain)
 				b.payOwed(t.Context())
 			}
 			b.wantHeld("mended")
@@ -128,12 +128,12 @@ func TestWhatWaitedWhenTheDaemonWasKilledIsDoneAtTheNextStart(t *testing.T) {
 	b := newActor(t)
 	b.over()
 	b.kill() // its actions were planned and not begun
-	b.now = b.now.Add(time.Minute)
+	b.pass(time.Minute)
 	b.start(&policy.Rules{})
 	b.actor()
 	for range 3 {
 		b.owed.add(taskActions)
-		b.now = b.now.Add(owedAgain)
+		b.pass(owedAgain)
 		b.payOwed(t.Context())
 	}
 	b.wantHeld("after the start")
@@ -160,7 +160,7 @@ func TestAnEventWhoseActionsAreOnTheirWayIsLeftAlone(t *testing.T) {
 		t.Errorf("holds %+v, %v", holds, err)
 	}
 	b.carryOut(t.Context(), <-b.planned)
-	b.now = b.now.Add(owedAgain)
+	b.pass(owedAgain)
 	b.payOwed(t.Context())
 	b.wantHeld("carried out")
 }
@@ -200,7 +200,7 @@ func TestTheDatabasesRulesAreInForceAsSoonAsItCanBeRead(t *testing.T) {
 			t.Fatalf("%+v", b.store.Health())
 		}
 	}
-	b.now = b.now.Add(owedAgain)
+	b.pass(owedAgain)
 	b.payOwed(t.Context())
 	if list := b.engine.Rules().Holds; len(list) != 1 || list[0].Account != "shop" {
 		t.Errorf("holds in force: %+v, want that of the database", list)

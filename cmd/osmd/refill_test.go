@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,7 +27,8 @@ type bench struct {
 	*daemon
 	t    *testing.T
 	dir  string
-	now  policy.Moment
+	now  policy.Moment // the present; pass moves it
+	at   atomic.Pointer[policy.Moment]
 	stop func()
 }
 
@@ -38,6 +40,7 @@ func moment() policy.Moment {
 func newBench(t *testing.T, rules *policy.Rules) *bench {
 	t.Helper()
 	b := &bench{t: t, dir: t.TempDir(), now: moment()}
+	b.pass(0)
 	for path, text := range map[string]string{
 		"/usr/local/cpanel/version": "11.120\n", "/etc/passwd": "shop:x:1001:1001::/home/shop:/bin/sh\nother:x:1002:1002::/home/other:/bin/sh\n",
 		"/etc/userdomains": "shop.example: shop\nother.example: other\n", "/etc/trueuserdomains": "shop.example: shop\nother.example: other\n",
@@ -56,11 +59,18 @@ func newBench(t *testing.T, rules *policy.Rules) *bench {
 	return b
 }
 
+// pass lets time pass; the parts that run beside the test see it too.
+func (b *bench) pass(d time.Duration) {
+	b.now = b.now.Add(d)
+	now := b.now
+	b.at.Store(&now)
+}
+
 // start starts anew and brings the counters back.
 func (b *bench) start(rules *policy.Rules) {
 	b.t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	d := &daemon{log: log, clock: func() policy.Moment { return b.now }, missing: newMissing(), planner: policy.NewHoldPlanner(), stopping: b.t.Context()}
+	d := &daemon{log: log, clock: func() policy.Moment { return *b.at.Load() }, missing: newMissing(), planner: policy.NewHoldPlanner(), stopping: b.t.Context()}
 	d.alarms = newAlarms(log, d.wall)
 	b.daemon = d
 	b.openStore()
@@ -188,7 +198,7 @@ func TestARestartReadsAsFarBackAsThePeriodInForce(t *testing.T) {
 		{ID: 1, Level: policy.LevelServer, Trigger: "account-hour", Per: ptr(7 * 24 * time.Hour)}}}
 	b := newBench(t, rules)
 	b.send("shop", 4)
-	b.now = b.now.Add(6 * 24 * time.Hour)
+	b.pass(6 * 24 * time.Hour)
 	b.kill()
 	b.start(rules)
 	b.want("six days later, without a snapshot", "shop", "account-hour", 4)
@@ -323,7 +333,7 @@ func TestAReleaseIsRememberedAcrossARestart(t *testing.T) {
 		_, _, ok := b.planner.Plan(c, rules, b.now)
 		return ok
 	}
-	b.now = b.now.Add(50 * time.Minute)
+	b.pass(50 * time.Minute)
 	b.kill()
 	b.start(rules)
 	if err := b.recallReleases(t.Context()); err != nil {
@@ -332,7 +342,7 @@ func TestAReleaseIsRememberedAcrossARestart(t *testing.T) {
 	if plan("released") || !plan("expired") {
 		t.Errorf("a hold is put again on what was released: %v, on what ended by itself: %v; want only that", plan("released"), plan("expired"))
 	}
-	b.now = b.now.Add(11 * time.Minute)
+	b.pass(11 * time.Minute)
 	if !plan("released") {
 		t.Error("after the grace time none is put")
 	}

@@ -50,7 +50,7 @@ func TestHoldsThatRanOutWithoutADaemonAreClosedAtTheStart(t *testing.T) {
 	b := newKeeper(t)
 	id := b.put("shop")
 	b.kill()
-	b.now = b.now.Add(2 * time.Hour)
+	b.pass(2 * time.Hour)
 	b.start(&policy.Rules{})
 	b.complete()
 	b.endHolds(t.Context())
@@ -66,7 +66,7 @@ func TestAHoldThatAPersonHasEndedKeepsNoOtherFromItsEnd(t *testing.T) {
 	if err := b.store.EndHold(t.Context(), released, "anna"); err != nil { // and the rules were not made again
 		t.Fatal(err)
 	}
-	b.now = b.now.Add(time.Hour)
+	b.pass(time.Hour)
 	stands = b.put("shop")
 	b.endHolds(t.Context())
 	b.wantEnded(released, "anna")
@@ -107,7 +107,7 @@ func TestTheDaemonIsAliveWhileItsDatabaseIsStuck(t *testing.T) {
 	b := newKeeper(t)
 	b.put("shop")
 	b.stop()
-	b.now = b.now.Add(2 * time.Hour)
+	b.pass(2 * time.Hour)
 	stuck, err := store.Open(t.Context(), store.Options{Path: filepath.Join(b.dir, "osm.db"), Log: b.log, Now: b.wall, BootID: "boot"})
 	if err != nil {
 		t.Fatal(err)
