@@ -208,9 +208,8 @@ func (c *call) describe(b *explainBody) (control.Explanation, error) {
 	if n != nil {
 		d.Count = int(min(*n, 1<<30))
 	}
-	for _, address := range strings.FieldsFunc(c.query("recipients"), func(r rune) bool { return r == ',' || r == ' ' || r == '\n' || r == '\r' }) {
-		d.Recipients = append(d.Recipients, address)
-	}
+	between := func(r rune) bool { return r == ',' || r == ' ' || r == '\n' || r == '\r' }
+	d.Recipients = append(d.Recipients, strings.FieldsFunc(c.query("recipients"), between)...)
 	return c.p.service.Describe(c.Context(), c.actor, *d)
 }
 

@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/chromedp/cdproto/browser"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/cdproto/log"
@@ -512,13 +511,4 @@ func (b *tab) cookies() []*network.Cookie {
 	b.t.Helper()
 	got := call(b, network.GetCookies, network.GetCookiesParams{})
 	return got.Cookies
-}
-
-// version is the browser's.
-func (b *tab) version() string {
-	v, err := chromedp.CallBrowser(b.ctx, browser.GetVersion, none)
-	if err != nil {
-		b.fatal("ask the browser's version: %v", err)
-	}
-	return v.Product
 }
