@@ -295,6 +295,23 @@ func TestWithoutTheDatabase(t *testing.T) {
 	v.post(t, "holds/new", "scope", "account", "account", "shop").wants(t, http.StatusServiceUnavailable, "Not available now")
 }
 
+func TestAResellerIsToldWhoSettlesIt(t *testing.T) {
+	s := newSite(t, enforcing)
+	s.fillStory()
+	held, err := s.Service.Held(t.Context(), s.operator().actor, control.Selection{Account: "news"}, control.Page{Limit: 1})
+	if err != nil || len(held.Items) == 0 {
+		t.Fatalf("nothing is held: %v", err)
+	}
+	a := s.reseller("bob").get(t, "explain?ref="+held.Items[0].Ref)
+	a.wants(t, http.StatusOK, "What settles it only the server’s operator may do")
+	if strings.Contains(a.said(), "osmctl") || strings.Contains(a.said(), "Release this message") {
+		t.Fatalf("a reseller is shown what he cannot do: %s", a.said())
+	}
+	if a := s.reseller("bob").get(t, "limits"); strings.Contains(a.said(), "Change…") {
+		t.Fatal("a reseller is offered to change his own limits")
+	}
+}
+
 func TestDescribeAMessage(t *testing.T) {
 	s := newSite(t, enforcing)
 	s.fillStory()

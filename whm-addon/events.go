@@ -191,7 +191,7 @@ func (c *call) explainPage() error {
 	if err != nil {
 		return err
 	}
-	b.X, b.Settle = &x, settleOf(&x)
+	b.X, b.Settle = &x, settleOf(&x, c.actor.Role == control.Operator)
 	return c.show("explain", "explain", "Why did my mail stop?", b)
 }
 
@@ -208,8 +208,7 @@ func (c *call) describe(b *explainBody) (control.Explanation, error) {
 	if n != nil {
 		d.Count = int(min(*n, 1<<30))
 	}
-	between := func(r rune) bool { return r == ',' || r == ' ' || r == '\n' || r == '\r' }
-	d.Recipients = append(d.Recipients, strings.FieldsFunc(c.query("recipients"), between)...)
+	d.Recipients = strings.FieldsFunc(c.query("recipients"), func(r rune) bool { return r == ',' || r == ' ' || r == '\n' || r == '\r' })
 	return c.p.service.Describe(c.Context(), c.actor, *d)
 }
 
@@ -223,10 +222,11 @@ type settleButton struct {
 	Danger bool
 }
 
-// settleOf makes a button of an explanation's command.
-func settleOf(x *control.Explanation) *settleButton {
+// settleOf makes a button of an explanation's command; nil where there is none, or where it
+// is an operator's.
+func settleOf(x *control.Explanation, operator bool) *settleButton {
 	w := commandWords(x.Command)
-	if len(w) < 2 || w[0] != "osmctl" {
+	if len(w) < 2 || w[0] != "osmctl" || !operator && operatorsCommand(w) {
 		return nil
 	}
 	switch rest := w[2:]; {
@@ -249,6 +249,17 @@ func settleOf(x *control.Explanation) *settleButton {
 		return &settleButton{Text: "Look at the settings", Page: "settings"}
 	}
 	return nil
+}
+
+// operatorsCommand reports whether only an operator may do what a command does.
+func operatorsCommand(w []string) bool {
+	switch w[1] {
+	case "held":
+		return len(w) > 2 && w[2] == "release"
+	case "release", "reset", "status", "config":
+		return true
+	}
+	return false
 }
 
 // raiseButton leads to the form that raises a limit.

@@ -119,15 +119,15 @@ func (c *call) accountPage() error {
 
 // accountLists reads what stands beside the account.
 func (c *call) accountLists(b *accountBody) error {
-	s, ctx, a := c.p.service, c.Context(), c.actor
-	events, err := s.Events(ctx, a, control.EventFilter{Account: b.Name}, control.Page{Limit: shortListed})
+	service, ctx, a := c.p.service, c.Context(), c.actor
+	events, err := service.Events(ctx, a, control.EventFilter{Account: b.Name}, control.Page{Limit: shortListed})
 	if err != nil {
 		return err
 	}
 	if b.Holds, err = c.allHolds(b.Name); err != nil {
 		return err
 	}
-	held, err := s.Held(ctx, a, control.Selection{Account: b.Name}, control.Page{Limit: shortListed})
+	held, err := service.Held(ctx, a, control.Selection{Account: b.Name}, control.Page{Limit: shortListed})
 	if err != nil {
 		return err
 	}
@@ -135,7 +135,7 @@ func (c *call) accountLists(b *accountBody) error {
 	if b.Limits, err = c.limitsOf(b); err != nil {
 		return err
 	}
-	triggers, err := s.Triggers(ctx, a, "account", b.Name)
+	triggers, err := service.Triggers(ctx, a, "account", b.Name)
 	if err != nil && problem(err).Status == http.StatusServiceUnavailable {
 		return err
 	}

@@ -146,7 +146,7 @@ func TestSettlingCommandsBecomeButtons(t *testing.T) {
 		"":                                                                               "none",
 	} {
 		got := "none"
-		if b := settleOf(&control.Explanation{Command: command}); b != nil {
+		if b := settleOf(&control.Explanation{Command: command}, true); b != nil {
 			got = b.Page
 			if b.Post {
 				got = "POST " + got
@@ -157,6 +157,17 @@ func TestSettlingCommandsBecomeButtons(t *testing.T) {
 		}
 		if got != want {
 			t.Errorf("%s: got %q, want %q", command, got, want)
+		}
+	}
+}
+
+func TestResellersGetNoButtonThatIsRefused(t *testing.T) {
+	for command, want := range map[string]bool{
+		"osmctl held release 7k39q37a": false, "osmctl release 12": false, "osmctl reset account-hour/shop": false, "osmctl status": false, "osmctl config reload": false,
+		"osmctl usage shop": true, "osmctl limit set --account shop --trigger account-hour --max 500 --until 1d": true, "osmctl held list --account shop": true,
+	} {
+		if got := settleOf(&control.Explanation{Command: command}, false) != nil; got != want {
+			t.Errorf("%s: got a button: %v, want %v", command, got, want)
 		}
 	}
 }

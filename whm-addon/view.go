@@ -51,7 +51,7 @@ func (p *pages) functions() template.FuncMap {
 		"text": quoted, "tail": tailed, "key_text": keyText, "or_none": orNone, "shown": shown, "lines": shownLines,
 		"moment": p.moment, "clock": p.clockTime, "ago": p.ago, "ahead": p.ahead,
 		"icon": icon, "verdict": verdictBadge, "decided": decisionBadge, "event_badge": eventBadge, "mode": modeBadge, "state": stateBadge,
-		"watch": watchText, "key_part": keyPart, "source": sourceText, "reason": reasonText, "scope": scopeText, "release": releaseText,
+		"watch": watchText, "key_part": keyPart, "source": sourceText, "why": whyText, "scope": scopeText, "release": releaseText,
 		"actions": actionsText, "bar": bar, "share": share, "limit_text": limitText, "limit_whom": limitWhom, "exempt_text": exemptText,
 		"hold_text": holdText, "json_lines": jsonLines, "upper": upperFirst, "other_origin": otherOrigin,
 	}

@@ -68,13 +68,25 @@ func verdictBadge(v string) template.HTML { return verdictWord(v).badge() }
 func modeBadge(m string) template.HTML    { return modeWord(m).badge() }
 func stateBadge(s string) template.HTML   { return stateWord(s).badge() }
 
-// decisionBadge is the verdict of a message, and what an observing trigger would have said.
+// onlyObserved reports whether a message passed only because a trigger observes.
+func onlyObserved(d *control.Decision) bool {
+	return d.Verdict == "accept" && d.Would != "" && d.Would != "accept"
+}
+
+// decisionBadge is the verdict of a message.
 func decisionBadge(d control.Decision) template.HTML {
-	if d.Verdict == "accept" && d.Would != "" && d.Would != "accept" {
-		w := verdictWord(d.Would)
-		return word{"Passed, would be " + strings.ToLower(w.text), "eye", "observe"}.badge()
+	if onlyObserved(&d) {
+		return word{"Passed, observed", "eye", "observe"}.badge()
 	}
 	return verdictBadge(d.Verdict)
+}
+
+// whyText is in a few words why a message was decided as it was.
+func whyText(d control.Decision) string {
+	if onlyObserved(&d) {
+		return "would be " + strings.ToLower(verdictWord(d.Would).text)
+	}
+	return reasonText(d.Reason)
 }
 
 // eventBadge is what an event does to messages.

@@ -54,8 +54,11 @@ func startBrowser() {
 // fonts makes a common screen font of what a page calls the system's: the pictures are then
 // near to what people see.
 func fonts() string {
-	const text = `<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "fonts.dtd"><fontconfig><include>/etc/fonts/fonts.conf</include>
-<match target="pattern"><test name="family"><string>system-ui</string></test><edit name="family" mode="prepend" binding="strong"><string>Inter</string></edit></match></fontconfig>`
+	var rules strings.Builder
+	for family, font := range map[string]string{"system-ui": "Inter", "sans": "Inter", "sans-serif": "Inter"} {
+		fmt.Fprintf(&rules, `<match target="pattern"><test name="family"><string>%s</string></test><edit name="family" mode="prepend" binding="strong"><string>%s</string></edit></match>`, family, font)
+	}
+	text := `<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "fonts.dtd"><fontconfig><include>/etc/fonts/fonts.conf</include>` + rules.String() + `</fontconfig>`
 	path := filepath.Join(machine.Dir, "etc", "fonts.conf")
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		return ""

@@ -290,6 +290,63 @@ func TestErrandBulkDiscard(t *testing.T) {
 	}
 }
 
+// The demo's story: somebody who has read nothing finds the hacked script, why it was
+// stopped, and releases what the site's visitors wrote.
+func TestErrandANewcomer(t *testing.T) {
+	const folder = "wp-content/plugins/contact-form"
+	sendmail(t, "shop", "", "Your order 10%d is on its way", 8)
+	login(t, "journal", "November news", 5)
+	php(t, "hacked", folder, "You have won, number %d", 17)
+	php(t, "hacked", folder, "A question from your site", 2)
+	php(t, "hacked", "booking", "Your booking", 3)
+	login(t, "stolen", "Invoice overdue", 16)
+	held(t, "hacked", 9)
+	held(t, "stolen", 4)
+	ctl(t, &struct{}{}, "limit", "set", "--account", "journal", "--trigger", "account-hour", "--max", "5000", "--until", "3d", "--reason", "monthly newsletter, ticket 4711")
+	b := byLink(t)
+	b.sees("Stopped last", "hacked")
+	b.shoot("story-now")
+	b.menu("Events")
+	b.shoot("story-events")
+	b.follow("hacked", "directory-hour")
+	b.sees("Where its mail comes from", folder)
+	b.shoot("story-account")
+	b.menu("Events")
+	b.follow(fmt.Sprint(list[event](t, "events", "--account", "hacked")[0].ID), "hacked")
+	b.sees("hacked went over directory-hour", folder, "9 held messages wait")
+	b.shoot("story-event")
+	b.follow("Look at them")
+	b.sees("A question from your site")
+	b.shoot("story-held")
+	b.follow(held(t, "hacked", 9)[0].Ref)
+	b.follow("Why it was stopped")
+	b.sees("directory-hour lets 10 messages pass", folder)
+	b.shoot("story-explain")
+	b.menu("Held mail")
+	b.fill("Account", "hacked")
+	b.fill("Subject", "A question from your site")
+	b.follow("Show")
+	b.follow("Release all")
+	b.sees("Release 2 held messages?")
+	b.shoot("story-release")
+	b.follow("Release 2 messages")
+	arrived(t, "A question from your site", 2)
+	held(t, "hacked", 7)
+	b.menu("Limits")
+	b.follow("Change", "directory-hour")
+	b.fill("Maximum", "6")
+	b.follow("Preview")
+	b.sees("this would have stopped")
+	b.shoot("story-preview")
+	b.paint(true)
+	b.open("now")
+	b.shoot("story-now-dark")
+	b.resize(phone())
+	b.paint(false)
+	b.open("now")
+	b.shoot("story-now-phone")
+}
+
 // Whoever has no mouse reaches the content with one key, and every thing of a page in its
 // order.
 func TestErrandByKeyboard(t *testing.T) {

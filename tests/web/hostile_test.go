@@ -133,7 +133,7 @@ func TestStrangersTextsStayTexts(t *testing.T) {
 		open  func() *tab
 	}{
 		{alone(), pages, func() *tab { return logIn(t, wide()) }},
-		{whm("root"), pages[max(0, len(pages)-60):], func() *tab { b := newTab(t, whm("root"), wide()); b.visit(whmFrame("root")); return b }},
+		{whm("root"), pages[max(0, len(pages)-24):], func() *tab { b := newTab(t, whm("root"), wide()); b.visit(whmFrame("root")); return b }},
 	} {
 		b := way.open()
 		call(b, page.SetBypassCSP, page.SetBypassCSPParams{Enabled: true})

@@ -59,6 +59,15 @@ func sendmail(t *testing.T, account, folder, subject string, n int) {
 	}
 }
 
+// php sends n messages from a folder of the account by PHP's own mail().
+func php(t *testing.T, account, folder, subject string, n int) {
+	t.Helper()
+	sent, err := machine.PHP(t.Context(), account, filepath.Join(www(account), folder), n, mailOf(account, subject))
+	if err != nil || sent != n {
+		t.Fatalf("mail() said true for %d of %d messages: %v", sent, n, err)
+	}
+}
+
 // login sends n messages by SMTP AUTH.
 func login(t *testing.T, account, subject string, n int) {
 	t.Helper()
