@@ -202,8 +202,11 @@ func identifyLoopback(s *Submission, o *Origin, m *AccountMap) Identity {
 	client := "client socket " + netip.AddrPortFrom(plainAddr(s.ClientIP), s.ClientPort).String()
 	switch {
 	case o.ClientKnown && s.fromThisHost():
-		id.chargeUID(m, o.ClientUID)
+		shared := id.chargeUID(m, o.ClientUID)
 		id.Basis = client + " belongs to uid " + strconv.FormatUint(uint64(o.ClientUID), 10)
+		if shared != "" && len(o.Chain) > 0 {
+			id.sharedClient(s, o, m)
+		}
 	case s.LocalUser != "":
 		id.chargeUser(m, s.LocalUser)
 		id.Basis = client + " belongs to " + quoted(s.LocalUser) + ", says the panel"
@@ -216,6 +219,19 @@ func identifyLoopback(s *Submission, o *Origin, m *AccountMap) Identity {
 		id.Source = SourceSystem // Exim handing on what it was asked about before
 	}
 	return id
+}
+
+// sharedClient looks at the process of a shared web user that holds the client's end of the
+// connection: PHP works in the folder of the script that it runs. As for its local
+// submissions that is a claim.
+func (id *Identity) sharedClient(s *Submission, o *Origin, m *AccountMap) {
+	below := &Origin{Chain: append(make([]Process, 1), o.Chain...)} // first is the place of sendmail
+	id.Directory = CleanDirectory(o.Chain[0].WorkingDirectory)
+	id.claims(s, below, m)
+	if id.Directory != "" && id.DirectoryAccount == "" {
+		id.DirectoryAccount = id.Account
+	}
+	id.Script, id.ScriptBasis = bestScript(s, below, id.Directory)
 }
 
 // markRoot marks what root sends on this host (cron, the panel) as the host's own.

@@ -79,7 +79,8 @@ type Origin struct {
 	ClientUID   uint32
 	ClientKnown bool
 	// Chain is the peer of the policy socket and its parents, nearest first, as far
-	// as the inspector was reachable; empty otherwise.
+	// as the inspector was reachable; empty otherwise. For SMTP from this host by a
+	// shared web user it begins with the process that holds the client's end.
 	Chain []Process
 	// ParentIsExim: the peer's parent runs Exim's own executable (same inode).
 	ParentIsExim bool

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -78,7 +79,7 @@ func (f *flow) check(c eximacl.Conn, s *policy.Submission) *policy.Decision {
 func (f *flow) overload(c eximacl.Conn, s *policy.Submission) *policy.Decision {
 	o := &policy.Origin{}
 	if policy.NeedsClientOwner(s) {
-		o = f.origin(c, s)
+		f.client(o, s)
 	}
 	id := policy.Identify(s, o, f.panel.Map())
 	now := f.clock()
@@ -130,14 +131,24 @@ func (f *flow) unjudged(s *policy.Submission, why policy.Reason) *policy.Decisio
 // origin asks the kernel who submitted, where the request alone does not tell.
 func (f *flow) origin(c eximacl.Conn, s *policy.Submission) *policy.Origin {
 	var o policy.Origin
+	ctx, cancel := context.WithTimeout(context.Background(), lookTime)
+	defer cancel()
 	switch {
 	case policy.NeedsClientOwner(s):
-		client := netip.AddrPortFrom(s.ClientIP, s.ClientPort)
-		uid, _, err := f.diag.ClientOwner(client, netip.AddrPortFrom(s.LocalIP, s.LocalPort))
-		o.ClientUID, o.ClientKnown = uid, err == nil
+		inode := f.client(&o, s)
+		// Only where the uid alone tells little: to find the process costs milliseconds
+		// where there are many.
+		if _, shared := f.panel.Map().SharedUID(o.ClientUID); !shared || !o.ClientKnown {
+			break
+		}
+		process, err := f.inspector.Owner(ctx, o.ClientUID, inode)
+		switch {
+		case err == nil:
+			o.Chain = []policy.Process{process}
+		case !errors.Is(err, origin.ErrNotFound):
+			f.metrics.InspectorErrors.Inc()
+		}
 	case policy.NeedsChain(s) && c.PeerPID > 0:
-		ctx, cancel := context.WithTimeout(context.Background(), lookTime)
-		defer cancel()
 		chain, parentIsExim, err := f.inspector.Chain(ctx, c.PeerPID)
 		if err != nil {
 			f.metrics.InspectorErrors.Inc()
@@ -148,6 +159,14 @@ func (f *flow) origin(c eximacl.Conn, s *policy.Submission) *policy.Origin {
 		}
 	}
 	return &o
+}
+
+// client asks the kernel, and only it, whose the client's end of a loopback connection is.
+func (f *flow) client(o *policy.Origin, s *policy.Submission) (inode uint32) {
+	client := netip.AddrPortFrom(s.ClientIP, s.ClientPort)
+	uid, inode, err := f.diag.ClientOwner(client, netip.AddrPortFrom(s.LocalIP, s.LocalPort))
+	o.ClientUID, o.ClientKnown = uid, err == nil
+	return inode
 }
 
 // wait lets a question wait for the counters, up to a little before its deadline.
