@@ -71,6 +71,7 @@ type HeldStatus struct {
 	Skipped      int       // spool files that could not be read then
 	Problem      string    // why held mail waits now; "" if it does not
 	Alarms       []string  // Exim's timers that a person must change
+	Hooks        []string  // outgoing mail that Exim does not ask about
 }
 
 // settle is how long after its decision a message may take until it stands in Exim's
@@ -109,6 +110,7 @@ func (h *Held) Status() HeldStatus {
 	defer h.mu.Unlock()
 	s := h.status
 	s.Alarms = append([]string(nil), s.Alarms...)
+	s.Hooks = append([]string(nil), s.Hooks...)
 	return s
 }
 
