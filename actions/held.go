@@ -77,6 +77,7 @@ type HeldStatus struct {
 	Bytes        int64     // their size
 	Problem      string    // why held mail waits now; "" if it does not
 	Alarms       []string  // Exim's timers that a person must change
+	Hooks        []string  // outgoing mail that Exim does not ask about
 }
 
 // settle is how long after its decision a message may take until it stands in Exim's
@@ -118,6 +119,7 @@ func (h *Held) Status() HeldStatus {
 	defer h.mu.Unlock()
 	s := h.status
 	s.Alarms = append([]string(nil), s.Alarms...)
+	s.Hooks = append([]string(nil), s.Hooks...)
 	return s
 }
 

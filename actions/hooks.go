@@ -15,6 +15,26 @@ const (
 	SMTPAsks   = "acl_smtp_data asks"
 )
 
+// HookAlarms says which outgoing mail Exim does not ask about. options is what
+// [Executor.EximOptions] returned.
+func HookAlarms(options map[string]string) []string {
+	var alarms []string
+	for _, hook := range []struct{ option, asks, what string }{
+		{"acl_not_smtp", ScriptsAsk, "mail of scripts (PHP mail(), sendmail)"},
+		{"acl_smtp_data", SMTPAsks, "mail by SMTP"},
+	} {
+		acl := options[hook.option]
+		socket, told := options[hook.asks]
+		switch {
+		case acl == "":
+			alarms = append(alarms, hook.option+" is not set: "+hook.what+" is never checked")
+		case told && socket == "":
+			alarms = append(alarms, hook.option+" = "+acl+" asks nobody: "+hook.what+" is never checked")
+		}
+	}
+	return alarms
+}
+
 // maxConfig bounds Exim's configuration as it prints it.
 const maxConfig = 4 << 20
 

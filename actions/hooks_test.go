@@ -2,6 +2,7 @@ package actions
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -63,4 +64,23 @@ func (x *testExim) write(name, text string) {
 // inEtc puts the path of the folder that Exim may include files from into text.
 func (x *testExim) inEtc(text string) string {
 	return strings.ReplaceAll(text, "ETC", "/etc/exim4")
+}
+
+func TestHookAlarms(t *testing.T) {
+	const socket = "/run/osm/policy.sock"
+	for name, tt := range map[string]struct {
+		options map[string]string
+		want    []string
+	}{
+		"both ask":          {map[string]string{"acl_not_smtp": "a", ScriptsAsk: socket, "acl_smtp_data": "b", SMTPAsks: socket}, nil},
+		"it cannot be told": {map[string]string{"acl_not_smtp": "/etc/a", "acl_smtp_data": "/etc/b"}, nil},
+		"one asks nobody": {map[string]string{"acl_not_smtp": "a", ScriptsAsk: "", "acl_smtp_data": "b", SMTPAsks: socket},
+			[]string{"acl_not_smtp = a asks nobody: mail of scripts (PHP mail(), sendmail) is never checked"}},
+		"none is set": {map[string]string{ScriptsAsk: "", SMTPAsks: ""}, []string{
+			"acl_not_smtp is not set: mail of scripts (PHP mail(), sendmail) is never checked", "acl_smtp_data is not set: mail by SMTP is never checked"}},
+	} {
+		if got := HookAlarms(tt.options); !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %q, want %q", name, got, tt.want)
+		}
+	}
 }

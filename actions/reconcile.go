@@ -325,7 +325,8 @@ func (h *Held) keepHeaders(ctx context.Context, now policy.Moment, list []store.
 
 const (
 	totalsEvery = 5 * time.Second // at most so often
-	timersEvery = 10 * time.Minute
+	timersEvery = 5 * time.Minute
+	timersAgain = 30 * time.Second // while something is wrong with them
 )
 
 // totalsSoon has them added up when the last time is long enough ago.
@@ -362,21 +363,30 @@ func (h *Held) totalsDue(ctx context.Context, now policy.Moment) (int64, error) 
 	return 0, nil
 }
 
-// timersDue looks whether Exim's own timers would free or bounce held mail before us.
+// timersDue looks whether Exim's own timers would free or bounce held mail before us, and
+// whether Exim asks at all: an update of the panel or of Exim may have ended that.
 func (h *Held) timersDue(ctx context.Context, now policy.Moment) (int64, error) {
 	if now.Boot < h.timersAt {
 		return h.timersAt, nil
 	}
-	var alarms []string
-	if h.enforces() {
-		options, err := h.o.Executor.EximOptions(ctx)
-		if err != nil {
-			return 0, err
+	var alarms, hooks []string
+	every, enforces := timersEvery, h.enforces()
+	options, err := h.o.Executor.EximOptions(ctx)
+	switch {
+	case err != nil && enforces:
+		return 0, err
+	case err != nil: // where nothing is frozen, nothing depends on it
+	default:
+		hooks = HookAlarms(options)
+		if enforces {
+			alarms = TimerAlarms(options, h.set.Load().keep)
 		}
-		alarms = TimerAlarms(options, h.set.Load().keep)
 	}
-	h.timersAt = now.Boot + timersEvery.Milliseconds()
-	h.note(func(s *HeldStatus) { s.Alarms = alarms })
+	if len(hooks)+len(alarms) > 0 {
+		every = timersAgain
+	}
+	h.timersAt = now.Boot + every.Milliseconds()
+	h.note(func(s *HeldStatus) { s.Alarms, s.Hooks = alarms, hooks })
 	return h.timersAt, nil
 }
 

@@ -131,8 +131,6 @@ func (f *flow) unjudged(s *policy.Submission, why policy.Reason) *policy.Decisio
 // origin asks the kernel who submitted, where the request alone does not tell.
 func (f *flow) origin(c eximacl.Conn, s *policy.Submission) *policy.Origin {
 	var o policy.Origin
-	ctx, cancel := context.WithTimeout(context.Background(), lookTime)
-	defer cancel()
 	switch {
 	case policy.NeedsClientOwner(s):
 		inode := f.client(&o, s)
@@ -141,6 +139,8 @@ func (f *flow) origin(c eximacl.Conn, s *policy.Submission) *policy.Origin {
 		if _, shared := f.panel.Map().SharedUID(o.ClientUID); !shared || !o.ClientKnown {
 			break
 		}
+		ctx, cancel := context.WithTimeout(context.Background(), lookTime)
+		defer cancel()
 		process, err := f.inspector.Owner(ctx, o.ClientUID, inode)
 		switch {
 		case err == nil:
@@ -149,6 +149,8 @@ func (f *flow) origin(c eximacl.Conn, s *policy.Submission) *policy.Origin {
 			f.metrics.InspectorErrors.Inc()
 		}
 	case policy.NeedsChain(s) && c.PeerPID > 0:
+		ctx, cancel := context.WithTimeout(context.Background(), lookTime)
+		defer cancel()
 		chain, parentIsExim, err := f.inspector.Chain(ctx, c.PeerPID)
 		if err != nil {
 			f.metrics.InspectorErrors.Inc()

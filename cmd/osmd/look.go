@@ -53,6 +53,7 @@ func (d *daemon) look() {
 	d.alarms.set("inspector", text)
 	held := d.held.Status()
 	d.alarms.set("held", held.Problem)
+	d.alarms.set("exim-hooks", strings.Join(held.Hooks, "; "))
 	d.alarms.set("exim-timers", strings.Join(held.Alarms, "; "))
 	d.alarms.set("accounts", strings.Join(mapProblems(d.panel.Status().Files), "; "))
 	for _, name := range d.children.gone() {

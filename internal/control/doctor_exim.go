@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
-	"slices"
 	"strings"
 	"time"
 
@@ -70,21 +68,7 @@ func eximLog(options map[string]string) Check {
 // eximHooks checks that both ACLs that see outgoing mail are set.
 func eximHooks(options map[string]string) Check {
 	const name = "exim hooks"
-	var missing []string
-	if options["acl_not_smtp"] == "" {
-		missing = append(missing, "acl_not_smtp is not set: mail of scripts (PHP mail(), sendmail) is never checked")
-	}
-	if options["acl_smtp_data"] == "" {
-		missing = append(missing, "acl_smtp_data is not set: mail by SMTP is never checked")
-	}
-	for asks, option := range map[string]string{actions.ScriptsAsk: "acl_not_smtp", actions.SMTPAsks: "acl_smtp_data"} {
-		if socket, told := options[asks]; told && socket == "" && options[option] != "" {
-			missing = append(missing, fmt.Sprintf("%s = %s asks nobody: %s is never checked", option, options[option],
-				map[string]string{"acl_not_smtp": "mail of scripts (PHP mail(), sendmail)", "acl_smtp_data": "mail by SMTP"}[option]))
-		}
-	}
-	slices.Sort(missing)
-	if len(missing) > 0 {
+	if missing := actions.HookAlarms(options); len(missing) > 0 {
 		return bad(name, runInstall+"; on cPanel see cpanel scripts and cpanel smtp", "%s", strings.Join(missing, "; "))
 	}
 	return ok(name, "acl_not_smtp = %s, acl_smtp_data = %s", options["acl_not_smtp"], options["acl_smtp_data"])

@@ -209,11 +209,27 @@ func (l *live) drifts(t *testing.T) {
 		if !strings.Contains(all, tt.says) {
 			t.Errorf("%s: doctor does not say %q:\n%s", tt.name, tt.says, all)
 		}
+		if slices.Contains(tt.finds, "cpanel smtp") || slices.Contains(tt.finds, "cpanel scripts") {
+			l.alarmed(true, "20d")
+		}
 		l.shell(tt.mend)
+		l.alarmed(false, "21d")
 		if names, all := l.wrong(); len(names) > 0 {
 			t.Errorf("mended after %s: doctor finds %q in\n%s", tt.name, names, all)
 		}
 	}
+}
+
+// alarmed makes the daemon look at Exim's settings, and waits until its alarm about the
+// hooks stands, or does not.
+func (l *live) alarmed(want bool, keep string) {
+	l.T.Helper()
+	l.Run(ctl, "settings", "set", "held.keep", keep) // it then looks at once
+	l.eventually(fmt.Sprintf("the alarm exim-hooks %v", want), func() bool {
+		var s lab.Status
+		l.osmctl(&s, "status")
+		return (s.Alarm("exim-hooks") != nil) == want
+	})
 }
 
 // shell runs a few commands, with cPanel's scripts on the path.
