@@ -9,10 +9,10 @@ step() { printf '\n== %s (%s)\n' "$*" "$(date -u +%T)"; }
 step lint
 tests/lint.sh
 step packages, with the race detector
-"$go" test -race -shuffle=on -timeout 10m $("$go" list ./... | grep -v '^osm/tests')
+"$go" test -race -shuffle=on -timeout 20m $("$go" list ./... | grep -v '^osm/tests')
 step the whole product on the real Exim, and the page in a real browser
 export OSM_SHOTS=${OSM_SHOTS:-$PWD/bin/pictures} # of the page, and of what went wrong
-"$go" test -shuffle=on -timeout 10m ./tests/...
+"$go" test -shuffle=on -timeout 20m ./tests/...
 step fuzzers
 tests/fuzz.sh "${FUZZTIME:-20s}"
 step done
