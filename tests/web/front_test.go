@@ -72,7 +72,9 @@ func TestAResellersPages(t *testing.T) {
 		for _, page := range pages {
 			b.menu(page)
 			b.seesNot("carol", "could not be read", "only an operator")
-			b.axe("a reseller's " + page)
+			if b.door.name == "alone" {
+				b.axe("a reseller's " + page)
+			}
 		}
 		b.menu("Senders")
 		b.sees("bobshop")
