@@ -100,6 +100,7 @@ switched_off() { grep -qsE "^acl_$1=0[[:space:]]*$" $localopts; }
 
 plan_exim() {
 	whole $local_conf
+	logged=$(option log_selector)
 	OSM_TEXT=$(acl_text)
 	export OSM_TEXT
 	OSM_NAME=$smtp_name fill "$here/cpanel/acl.in" | want $policy 644 root:root
@@ -235,6 +236,7 @@ exim_after() {
 	asks_about=
 	inserted $script_name "mail of scripts (PHP mail(), sendmail)"
 	inserted $smtp_name "mail by SMTP"
+	log_is_whole
 	case $asks_about in "mail of scripts"*"mail by SMTP") asks_about="every outgoing message" ;; esac
 	if [ -z "$asks_about" ]; then
 		answer=off
@@ -258,6 +260,18 @@ scripts_pass() {
 	[ -n "$refusal" ] || return 0
 	[ -n "$(script_fault "$work/conf")" ] || refuse "Exim would refuse all mail of scripts: $refusal"
 	warn "Exim refuses all mail of scripts, as it did before: $refusal"
+}
+
+# log_is_whole: cPanel joins its own log_selector with the administrator's line. Where it
+# did not, less is logged than before.
+log_is_whole() {
+	selector=" $(option log_selector) "
+	for word in $logged; do
+		case $selector in
+		*" $word "*) ;;
+		*) warn "Exim's log_selector has lost $word: put it into the line log_selector in @CONFIG@ of $local_conf" ;;
+		esac
+	done
 }
 
 # inserted NAME WHAT

@@ -157,6 +157,3 @@ func (s *server) from(address string, recipients ...string) string {
 	out, _ := s.Try(talk+"DATA\r\nSubject: hello\r\n\r\nx\r\n.\r\nQUIT\r\n", "sh", "-c", `exec exim -bh "$0" 2>/dev/null`, address)
 	return out
 }
-
-// difference is what changed between two lists.
-func difference(before, after string) string { return box.Differences(before, after) }

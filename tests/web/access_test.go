@@ -62,13 +62,6 @@ func (b *tab) axeOf(what, rule string) {
 	}
 }
 
-// looks are the ways in which every page is looked at.
-func looks() map[string]look {
-	dark, darkPhone := wide(), phone()
-	dark.dark, darkPhone.dark = true, true
-	return map[string]look{"wide": wide(), "wide-dark": dark, "phone": phone(), "phone-dark": darkPhone}
-}
-
 // everyPage are all pages, with something on each.
 func everyPage(t *testing.T) map[string]string {
 	t.Helper()
@@ -139,7 +132,9 @@ func (b *tab) lookAt(name, page string) {
 }
 
 func TestTheFrontsOwnPagesKeepNobodyOut(t *testing.T) {
-	for name, how := range looks() {
+	dark := phone()
+	dark.dark = true
+	for name, how := range map[string]look{"wide": wide(), "phone-dark": dark} {
 		b := newTab(t, alone(), how)
 		for page, title := range map[string]string{"": "Not logged in", "login?t=abc": "Log in to osm", "login?out=1": "Logged out"} {
 			b.open(page)

@@ -83,7 +83,7 @@ func TestErrandFirstDay(t *testing.T) {
 
 	// It goes back to watching, with one button.
 	b.menu("Audit")
-	b.follow("Undo", trigger)
+	b.follow("Undo limit set server, trigger " + trigger)
 	b.sees("Audit")
 	eventually(t, "the trigger to observe again", func() error {
 		var all struct {
@@ -242,7 +242,7 @@ func TestErrandBulkDiscard(t *testing.T) {
 	}{{"alone", "bulk", byLink}, {"WHM", "whmbulk", inWHM}} {
 		t.Run(errand.name, func(t *testing.T) {
 			sendmail(t, errand.account, "uploads", "You have won %d", 17)
-			sendmail(t, errand.account, "uploads", "A question from your site", 2)
+			sendmail(t, errand.account, "uploads", "Please call me back", 2)
 			held(t, errand.account, 9)
 			b := errand.begin(t)
 			b.menu("Held mail")
@@ -259,7 +259,7 @@ func TestErrandBulkDiscard(t *testing.T) {
 			b.sees("7 messages")
 			left := held(t, errand.account, 2)
 			for _, m := range left {
-				if m.Subject != "A question from your site" {
+				if m.Subject != "Please call me back" {
 					t.Errorf("%q is left", m.Subject)
 				}
 			}
@@ -308,7 +308,7 @@ func TestErrandANewcomer(t *testing.T) {
 	b.shoot("story-now")
 	b.menu("Events")
 	b.shoot("story-events")
-	b.follow("hacked", "directory-hour")
+	b.follow("hacked", "plugins/contact-form")
 	b.sees("Where its mail comes from", folder)
 	b.shoot("story-account")
 	b.menu("Events")

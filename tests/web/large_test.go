@@ -90,7 +90,7 @@ func newLarge(t testing.TB) *large {
 	if l.page, err = whmaddon.New(whmaddon.Options{Service: service, Log: log, Clock: clock, Zone: time.UTC}); err != nil {
 		t.Fatal(err)
 	}
-	_, form := l.serve(httptest.NewRequest(http.MethodGet, "/web/holds/new", nil))
+	_, form := l.serve(httptest.NewRequest(http.MethodGet, "/web/holds/new", nil), l.actor)
 	l.token = answer{text: form.Body.String()}.hidden("csrf")
 	return l
 }
@@ -168,8 +168,13 @@ func (l *large) pages() []string {
 		"events", "events?account=" + name + "&since=30d", "events?open=1&since=30d", "events/99999", "held", "held?account=" + name, "held?subject=Order", "held/" + l.ref,
 		"limits", "limits?level=account&name=" + name, "limits/edit?level=account&trigger=account-hour&name=" + name, previewed, "exemptions", "audit", "settings", "help",
 		"explain?ref=" + l.ref,
+		resellers + "now", resellers + "senders", resellers + "senders?since=7d&by=stopped", resellers + "senders/" + name, resellers + "messages", resellers + "messages?verdict=stopped&since=7d",
+		resellers + "events?since=30d", resellers + "held", resellers + "limits", resellers + "exemptions",
 	}
 }
+
+// resellers are the pages of the reseller who has the account that sends most.
+const resellers = "a reseller's "
 
 // previewed is what a lower limit for all would have done to the mail of seven days.
 const previewed = "limits/edit, the preview"
@@ -177,6 +182,10 @@ const previewed = "limits/edit, the preview"
 // ask makes one page, and returns how long that took.
 func (l *large) ask(page string) (time.Duration, error) {
 	var r *http.Request
+	actor := l.actor
+	if own, ok := strings.CutPrefix(page, resellers); ok {
+		page, actor = own, control.Actor{Name: "reseller0", Role: control.Reseller, Reseller: "reseller0"}
+	}
 	if page != previewed {
 		r = httptest.NewRequest(http.MethodGet, "/web/"+page, nil)
 	} else {
@@ -185,19 +194,19 @@ func (l *large) ask(page string) (time.Duration, error) {
 		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		r.Header.Set("Origin", "http://large.example")
 	}
-	took, w := l.serve(r)
+	took, w := l.serve(r, actor)
 	if w.Code != http.StatusOK {
 		return took, fmt.Errorf("%s: status %d: %.300s", page, w.Code, w.Body)
 	}
 	return took, nil
 }
 
-func (l *large) serve(r *http.Request) (time.Duration, *httptest.ResponseRecorder) {
+func (l *large) serve(r *http.Request, actor control.Actor) (time.Duration, *httptest.ResponseRecorder) {
 	r.Header.Set("X-OSM-Session", "large")
 	r.Header.Set("X-OSM-Origin", "http://large.example")
 	w := httptest.NewRecorder()
 	begun := time.Now()
-	l.page.ServeHTTP(w, r.WithContext(control.WithActor(r.Context(), l.actor)))
+	l.page.ServeHTTP(w, r.WithContext(control.WithActor(r.Context(), actor)))
 	return time.Since(begun), w
 }
 

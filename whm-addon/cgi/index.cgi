@@ -27,7 +27,10 @@ my $MAX_TIME = 75;               # seconds; osmd gives up after 60
 binmode STDIN;
 binmode STDOUT;
 $SIG{PIPE} = 'IGNORE';
-main() unless caller;
+if ( !caller ) {
+    main();
+    close STDOUT;    # a browser that has gone is no error
+}
 
 sub main {
     my ( $user, $role ) = visitor();
