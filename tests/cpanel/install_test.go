@@ -369,7 +369,7 @@ func TestWhatCouldNotBeTakenBackIsNamed(t *testing.T) {
 		if strings.Contains(out, "everything is as it was") || !strings.Contains(out, "this failed: restart_exim_again") || !keeps.MatchString(s.everything()) {
 			t.Errorf("%s says\n%s\nwant what could not be taken back", verb, out)
 		}
-		if d := difference(keeps.ReplaceAllString(before, ""), keeps.ReplaceAllString(s.everything(), "")); d != "" {
+		if d := box.Differences(keeps.ReplaceAllString(before, ""), keeps.ReplaceAllString(s.everything(), "")); d != "" {
 			t.Errorf("%s: what could be given back was not:\n%s", verb, d)
 		}
 		s.fault()
