@@ -85,8 +85,7 @@ func hostile(t *testing.T, account string) []heldMail {
 		}
 		sent++
 	}
-	for i, text := range corpus()[:12] {
-		text = strings.ReplaceAll(text, "\x00", "")
+	for i, text := range []string{corpus()[0], corpus()[1], corpus()[3], corpus()[9]} {
 		ctl(t, &struct{}{}, "limit", "set", "--account", account, "--trigger", "subject-hour", "--max", fmt.Sprint(100+i), "--reason", text)
 		ctl(t, &struct{}{}, "exempt", "add", "--account", account, "--subject", text, "--trigger", "subject-hour", "--ceiling", "500", "--reason", text)
 		ctl(t, &struct{}{}, "hold", "put", "--account", account, "--subject", text, "--reason", text)
