@@ -71,7 +71,7 @@ func TestUninstallLeavesTheBytesThatWereThere(t *testing.T) {
 			s.Run("/usr/local/cpanel/scripts/buildeximconf")
 			before := s.everything()
 			s.installs(0, "install")
-			s.Run("sed", "-i", "1iacl_zz_osm_out_smtp=1", "/etc/exim.conf.localopts") // as WHM does when its settings are saved
+			s.Run("sed", "-i", "--follow-symlinks", "1iacl_zz_osm_out_smtp=1", "/etc/exim.conf.localopts") // as WHM does when its settings are saved
 			s.installs(0, "uninstall")
 			if d := box.Differences(before, kept.ReplaceAllString(s.everything(), "")); d != "" {
 				t.Errorf("not as before:\n%s", d)
