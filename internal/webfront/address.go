@@ -10,8 +10,14 @@ import (
 	"regexp"
 	"strings"
 
+	"golang.org/x/net/netutil"
+
 	"osm/internal/systemd"
 )
+
+// maxConnections is how many browsers' connections are open at once; more wait in the
+// listen queue.
+const maxConnections = 256
 
 // DefaultListen is where the page is served unless told otherwise.
 const DefaultListen = "127.0.0.1:8025"
@@ -36,7 +42,7 @@ func Listen(address string) (net.Listener, error) {
 	if a, ok := l.Addr().(*net.TCPAddr); !ok || !a.IP.IsLoopback() {
 		return nil, errors.Join(notLoopback(l.Addr().String()), l.Close())
 	}
-	return newCapped(l, maxConnections), nil
+	return netutil.LimitListener(l, maxConnections), nil
 }
 
 // ParseListen reads the address to listen on: a loopback address, or "localhost", and a
