@@ -8,12 +8,10 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"os"
 	"runtime"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -139,11 +137,13 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 	if s.Now == nil {
 		s.Now = time.Now
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	// A deadline in the past makes every Accept return.
-	stop := context.AfterFunc(ctx, func() { l.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
+	a, err := newAcceptor(l)
+	if err != nil {
+		return fmt.Errorf("accept: %w", err)
+	}
+	defer a.close()
+	ended := context.AfterFunc(ctx, a.stop)
+	defer ended()
 	s.turn, s.deadlines = make(chan struct{}), newDeadlines(min(s.Deadline, s.ReadDeadline))
 	watching, stopWatching := context.WithCancel(context.WithoutCancel(ctx))
 	var watch sync.WaitGroup
@@ -154,13 +154,10 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 	defer watch.Wait()
 	defer stopWatching()
 	for range runtime.GOMAXPROCS(0) {
-		s.workers.Go(func() { s.lead(ctx, cancel, l) })
+		s.workers.Go(func() { s.lead(ctx, a) })
 	}
 	<-ctx.Done()
 	s.workers.Wait()
-	if err := context.Cause(ctx); errors.Is(err, net.ErrClosed) {
-		return fmt.Errorf("accept: %w", err)
-	}
 	return nil
 }
 
@@ -168,25 +165,22 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 // questions lie there whole when their connection is accepted, and cost no switch to
 // another goroutine. Whoever has to wait passes the lead on first, so that a slow check
 // never keeps others waiting, and afterwards follows until it is passed back to him.
-func (s *Server) lead(ctx context.Context, cancel context.CancelCauseFunc, l *net.UnixListener) {
+func (s *Server) lead(ctx context.Context, a *acceptor) {
 	next := func() {
 		select {
 		case s.turn <- struct{}{}:
 		default:
-			s.workers.Go(func() { s.lead(ctx, cancel, l) })
+			s.workers.Go(func() { s.lead(ctx, a) })
 		}
 	}
-	for {
-		conn, err := l.AcceptUnix()
+	for ctx.Err() == nil {
+		fd, err := a.accept()
 		switch {
 		case err == nil:
-			if s.serve(conn, next) && !s.follow(ctx) {
+			if s.serve(fd, next) && !s.follow(ctx) {
 				return
 			}
 		case ctx.Err() != nil:
-			return
-		case errors.Is(err, net.ErrClosed):
-			cancel(err)
 			return
 		default:
 			s.Stats.AcceptErrors.Add(1)
@@ -215,7 +209,7 @@ func (s *Server) follow(ctx context.Context) bool {
 
 // serve answers one connection and closes it. It calls next before it waits for anything,
 // and reports whether it did.
-func (s *Server) serve(conn *net.UnixConn, next func()) (passed bool) {
+func (s *Server) serve(fd int, next func()) (passed bool) {
 	accepted := s.Now()
 	s.Stats.Connections.Add(1)
 	open := s.open.Add(1)
@@ -223,29 +217,24 @@ func (s *Server) serve(conn *net.UnixConn, next func()) (passed bool) {
 	if open > int64(refuseFactor*s.MaxConns) {
 		s.Stats.Refused.Add(1)
 		s.warn("refused", "too many questions at once: closed, accepted unchecked", "max", refuseFactor*s.MaxConns)
-		conn.Close()
+		unix.Close(fd)
 		return false
 	}
-	x := &exchange{server: s, conn: conn, full: open <= int64(s.MaxConns), next: next}
+	x := &exchange{server: s, conn: conn{fd: fd}, full: open <= int64(s.MaxConns), next: next}
 	x.c.Accepted, x.c.x = accepted, x
 	x.deadline.Store(s.deadlines.in(s.ReadDeadline))
 	s.deadlines.add(x)
 	defer s.deadlines.remove(x)
 
-	raw, err := conn.SyscallConn()
-	var pid int32
-	var uid uint32
-	if err == nil {
-		pid, uid, err = peer(raw)
-	}
+	pid, uid, err := x.conn.peer()
 	if err != nil || s.PeerOK == nil || !s.PeerOK(uid) {
 		s.Stats.BadPeer.Add(1)
 		s.warn("peer", "question from a user that is not Exim's: closed", "uid", uid, "pid", pid, "err", err)
-		conn.Close()
-		return x.passed.Load()
+		x.conn.close()
+		return false
 	}
 	x.c.PeerPID, x.c.PeerUID = pid, uid
-	x.run(raw)
+	x.run()
 	return x.passed.Load()
 }
 
@@ -261,7 +250,7 @@ const (
 // exchange is one question on its way to the answer.
 type exchange struct {
 	server *Server
-	conn   *net.UnixConn
+	conn   conn
 	c      Conn
 	full   bool   // to be checked in full; otherwise Overload answers
 	next   func() // has somebody else accept
@@ -281,15 +270,18 @@ func (x *exchange) wait() {
 	}
 }
 
-func (x *exchange) run(raw syscall.RawConn) {
+// Read reads what is there, and has somebody else accept before it waits for more.
+func (x *exchange) Read(b []byte) (int, error) { return x.conn.read(b, x.wait) }
+
+func (x *exchange) run() {
 	s := x.server
 	buf := s.buffer()
 	defer s.buffers.Put(buf)
-	request, err := readRequest(&reader{raw, x.wait}, buf)
+	request, err := readRequest(x, buf)
 	if err != nil && !errors.Is(err, ErrTooLarge) {
 		s.Stats.TimedOut.Add(1)
 		s.warn("request", "no whole question before the deadline: closed", "err", err)
-		x.conn.Close()
+		x.conn.close()
 		return
 	}
 	if err == nil {
@@ -326,7 +318,7 @@ func (x *exchange) expire() {
 	case x.phase.Load() == deciding:
 		x.deadline.Store(x.server.deadlines.in(x.server.Deadline)) // the answer is on its way: look again whether it leaves
 	default:
-		x.conn.Close() // wakes a read or write that still waits for Exim
+		x.conn.expire()
 	}
 }
 
@@ -350,7 +342,7 @@ func (x *exchange) answer(buf []byte, d *policy.Decision) {
 	if d != nil {
 		a = Answer{Action: d.Verdict, Ref: d.Ref, Log: d.Log, Text: d.Text, WhenFree: d.Verdict == policy.Freeze && d.Release == policy.WhenFree}
 	}
-	if _, err := x.conn.Write(AppendAnswer(buf, a)); err != nil {
+	if err := x.conn.write(AppendAnswer(buf, a)); err != nil {
 		s.Stats.Unsent.Add(1)
 		if d != nil {
 			d = x.guard(func() *policy.Decision { return orSame(s.Unsent, x.c, d) })
@@ -358,7 +350,7 @@ func (x *exchange) answer(buf []byte, d *policy.Decision) {
 	} else {
 		s.Stats.Answered.Add(1)
 	}
-	x.conn.Close()
+	x.conn.close()
 	if d == nil || s.Done == nil {
 		return
 	}
@@ -415,34 +407,6 @@ func (s *Server) buffer() *[]byte {
 	return &b
 }
 
-// reader reads from a connection, and calls wait where nothing is there yet.
-type reader struct {
-	raw  syscall.RawConn
-	wait func()
-}
-
-func (r *reader) Read(b []byte) (n int, err error) {
-	rawErr := r.raw.Read(func(fd uintptr) bool {
-		for n, err = unix.Read(int(fd), b); errors.Is(err, unix.EINTR); {
-			n, err = unix.Read(int(fd), b)
-		}
-		if errors.Is(err, unix.EAGAIN) {
-			r.wait()
-			return false
-		}
-		return true
-	})
-	switch {
-	case rawErr != nil:
-		return 0, rawErr
-	case err != nil:
-		return 0, err
-	case n == 0:
-		return 0, io.EOF
-	}
-	return n, nil
-}
-
 // readRequest reads up to the empty line into *buf, which it makes larger up to
 // [MaxRequest] where the request needs it.
 func readRequest(r io.Reader, buf *[]byte) ([]byte, error) {
@@ -464,8 +428,6 @@ func readRequest(r io.Reader, buf *[]byte) ([]byte, error) {
 		switch {
 		case errors.Is(err, io.EOF) && n > 0:
 			return b[:n], nil
-		case errors.Is(err, net.ErrClosed):
-			return nil, os.ErrDeadlineExceeded
 		case err != nil:
 			return nil, err
 		}

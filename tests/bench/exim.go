@@ -29,6 +29,7 @@ func (b *bench) exim() ([]figure, error) {
 	if err := b.prepareExim(); err != nil {
 		return nil, err
 	}
+	defer b.l.StopExim() // set-uid: it does not end with us
 	echo, cmd, err := b.startEcho()
 	if err != nil {
 		return nil, err

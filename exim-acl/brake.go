@@ -1,30 +1,10 @@
 package eximacl
 
 import (
-	"fmt"
 	"log/slog"
 	"sync"
-	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
-
-// peer asks the kernel who connected (SO_PEERCRED): the credentials of the process at
-// the moment of connect, which nobody can forge.
-func peer(raw syscall.RawConn) (pid int32, uid uint32, err error) {
-	var cred *unix.Ucred
-	var credErr error
-	if err = raw.Control(func(fd uintptr) {
-		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); err == nil {
-		err = credErr
-	}
-	if err != nil {
-		return 0, 0, fmt.Errorf("peer credentials: %w", err)
-	}
-	return cred.Pid, cred.Uid, nil
-}
 
 // brakePeriod is how often one kind of warning is logged at most.
 const brakePeriod = 10 * time.Second
