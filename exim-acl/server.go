@@ -109,6 +109,8 @@ type Server struct {
 	Stats Stats
 
 	open    atomic.Int64  // connections being served
+	leaders atomic.Int32  // who accept
+	waiting sync.Mutex    // held by the one of them who waits for a connection
 	idle    atomic.Int64  // followers
 	turn    chan struct{} // the lead, handed to a follower
 	workers sync.WaitGroup
@@ -153,9 +155,7 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 	})
 	defer watch.Wait()
 	defer stopWatching()
-	for range runtime.GOMAXPROCS(0) {
-		s.workers.Go(func() { s.lead(ctx, a) })
-	}
+	s.help(ctx, a)
 	<-ctx.Done()
 	s.workers.Wait()
 	return nil
@@ -165,19 +165,31 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 // questions lie there whole when their connection is accepted, and cost no switch to
 // another goroutine. Whoever has to wait passes the lead on first, so that a slow check
 // never keeps others waiting, and afterwards follows until it is passed back to him.
+//
+// One leads while there is little to do. Whoever finds a question without having waited for
+// it calls for help, up to one for each processor; whoever finds none, while another waits
+// already, goes back to follow.
 func (s *Server) lead(ctx context.Context, a *acceptor) {
-	next := func() {
-		select {
-		case s.turn <- struct{}{}:
-		default:
-			s.workers.Go(func() { s.lead(ctx, a) })
-		}
-	}
+	pass := func() { s.promote(ctx, a) }
 	for ctx.Err() == nil {
-		fd, err := a.accept()
+		fd, err := a.next()
+		switch {
+		case err == nil && fd >= 0:
+			s.help(ctx, a)
+		case err == nil:
+			if !s.waiting.TryLock() {
+				s.leaders.Add(-1)
+				if !s.follow(ctx) {
+					return
+				}
+				continue
+			}
+			fd, err = a.wait()
+			s.waiting.Unlock()
+		}
 		switch {
 		case err == nil:
-			if s.serve(fd, next) && !s.follow(ctx) {
+			if s.serve(fd, pass) && !s.follow(ctx) {
 				return
 			}
 		case ctx.Err() != nil:
@@ -190,6 +202,23 @@ func (s *Server) lead(ctx context.Context, a *acceptor) {
 			case <-time.After(acceptPause):
 			}
 		}
+	}
+}
+
+// help has one more lead, where there are processors for it.
+func (s *Server) help(ctx context.Context, a *acceptor) {
+	limit := int32(runtime.GOMAXPROCS(0))
+	if n := s.leaders.Load(); n < limit && s.leaders.CompareAndSwap(n, n+1) {
+		s.promote(ctx, a)
+	}
+}
+
+// promote makes a follower lead.
+func (s *Server) promote(ctx context.Context, a *acceptor) {
+	select {
+	case s.turn <- struct{}{}:
+	default:
+		s.workers.Go(func() { s.lead(ctx, a) })
 	}
 }
 

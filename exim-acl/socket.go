@@ -32,29 +32,38 @@ func newAcceptor(l *net.UnixListener) (*acceptor, error) {
 	return &acceptor{f, raw}, nil
 }
 
-// accept looks first and waits only where there is nothing: only one can wait at a time,
-// and as long as questions keep coming nobody has to.
-func (a *acceptor) accept() (fd int, err error) {
-	try := func(l uintptr) bool {
-		for {
-			if fd, _, err = unix.Accept4(int(l), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC); !errors.Is(err, unix.EINTR) {
-				return !errors.Is(err, unix.EAGAIN)
-			}
-		}
+// next returns the connection that waits already, or -1.
+func (a *acceptor) next() (fd int, err error) {
+	if e := a.raw.Control(func(l uintptr) { fd, err = acceptNow(l) }); e != nil {
+		return -1, e
 	}
-	found := false
-	if err := a.raw.Control(func(l uintptr) { found = try(l) }); err != nil {
-		return -1, err
-	}
-	if !found {
-		if err := a.raw.Read(try); err != nil {
-			return -1, err
-		}
+	if errors.Is(err, unix.EAGAIN) {
+		return -1, nil
 	}
 	return fd, err
 }
 
-// stop makes every accept return.
+// wait waits for a connection.
+func (a *acceptor) wait() (fd int, err error) {
+	e := a.raw.Read(func(l uintptr) bool {
+		fd, err = acceptNow(l)
+		return !errors.Is(err, unix.EAGAIN)
+	})
+	if e != nil {
+		return -1, e
+	}
+	return fd, err
+}
+
+func acceptNow(l uintptr) (fd int, err error) {
+	for {
+		if fd, _, err = unix.Accept4(int(l), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC); !errors.Is(err, unix.EINTR) {
+			return fd, err
+		}
+	}
+}
+
+// stop ends all waiting.
 func (a *acceptor) stop() { _ = a.file.SetDeadline(time.Unix(1, 0)) }
 
 func (a *acceptor) close() { a.file.Close() }

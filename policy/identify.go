@@ -25,6 +25,16 @@ func NeedsClientOwner(s *Submission) bool {
 // SMTP the peer is a child of Exim's daemon and says nothing.
 func NeedsChain(s *Submission) bool { return s.Local() }
 
+// ChainDecides reports whether those processes may say whose a local submission is, or which
+// directory it counts for: else they are evidence alone.
+func ChainDecides(s *Submission, m *AccountMap) bool {
+	if s.CallerUID < 0 || s.CallerUID > 1<<32-1 || s.EnvelopeSender == "" || s.WorkingDirectory == "" {
+		return true
+	}
+	_, shared := m.SharedUID(uint32(s.CallerUID))
+	return shared
+}
+
 // fromThisHost reports whether the client's address is one of this host's, as far as
 // the connection shows it.
 func (s *Submission) fromThisHost() bool {
@@ -324,6 +334,9 @@ func identifyScript(s *Submission, o *Origin, m *AccountMap) Identity {
 		id.DirectoryAccount = id.Account
 	}
 	id.Script, id.ScriptBasis = bestScript(s, o, id.Directory)
+	if o.Spared {
+		id.Basis += "; its processes were not looked at: too many messages a second"
+	}
 	return id
 }
 

@@ -552,3 +552,27 @@ func TestAnAddressIsCountedWithItsNetwork(t *testing.T) {
 		t.Error("no address has a network")
 	}
 }
+
+func TestTheChainIsSparedOnlyWhereItDecidesNothing(t *testing.T) {
+	m := testMap()
+	plain := Submission{CallerUID: 1001, EnvelopeSender: "a@example.com", WorkingDirectory: "/home/alice"}
+	if ChainDecides(&plain, m) {
+		t.Error("an account's own uid, a sender and a directory: the chain cannot change the charge")
+	}
+	for name, change := range map[string]func(*Submission){
+		"a shared web user":  func(s *Submission) { s.CallerUID = 33 },
+		"a null sender":      func(s *Submission) { s.EnvelopeSender = "" },
+		"no directory":       func(s *Submission) { s.WorkingDirectory = "" },
+		"no uid":             func(s *Submission) { s.CallerUID = -1 },
+		"a uid out of range": func(s *Submission) { s.CallerUID = 1 << 32 },
+	} {
+		s := plain
+		if change(&s); !ChainDecides(&s, m) {
+			t.Errorf("%s: the chain was to be spared", name)
+		}
+	}
+	id := Identify(&plain, &Origin{Spared: true}, m)
+	if !strings.Contains(id.Basis, "processes were not looked at") {
+		t.Errorf("basis %q does not say that the processes were not looked at", id.Basis)
+	}
+}

@@ -82,6 +82,9 @@ type Origin struct {
 	// as the inspector was reachable; empty otherwise. For SMTP from this host by a
 	// shared web user it begins with the process that holds the client's end.
 	Chain []Process
+	// Spared: the processes were not looked at, because they would have been evidence alone
+	// and the sender sends too fast.
+	Spared bool
 	// ParentIsExim: the peer's parent runs Exim's own executable (same inode).
 	ParentIsExim bool
 }

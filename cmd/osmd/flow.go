@@ -45,6 +45,7 @@ type flow struct {
 	heldFull  atomic.Uint64 // stopped by, or in spite of, a full share of the queue
 	lastAsked atomic.Int64  // Unix milliseconds
 	busy      busiest
+	looks     looks
 }
 
 // pending is a message that was accepted before it could be counted.
@@ -59,7 +60,7 @@ const maxPending = 20_000
 
 // check judges one message. It is called by the server within c.Deadline.
 func (f *flow) check(c eximacl.Conn, s *policy.Submission) *policy.Decision {
-	if policy.NeedsClientOwner(s) || policy.NeedsChain(s) || !f.ready.Load() {
+	if !f.ready.Load() {
 		c.Wait()
 	}
 	id := policy.Identify(s, f.origin(c, s), f.panel.Map())
@@ -133,6 +134,7 @@ func (f *flow) origin(c eximacl.Conn, s *policy.Submission) *policy.Origin {
 	var o policy.Origin
 	switch {
 	case policy.NeedsClientOwner(s):
+		c.Wait()
 		inode := f.client(&o, s)
 		// Only where the uid alone tells little: to find the process costs milliseconds
 		// where there are many.
@@ -148,7 +150,8 @@ func (f *flow) origin(c eximacl.Conn, s *policy.Submission) *policy.Origin {
 		case !errors.Is(err, origin.ErrNotFound):
 			f.metrics.InspectorErrors.Inc()
 		}
-	case policy.NeedsChain(s) && c.PeerPID > 0:
+	case policy.NeedsChain(s) && c.PeerPID > 0 && f.looksAt(s, &o):
+		c.Wait()
 		ctx, cancel := context.WithTimeout(context.Background(), lookTime)
 		defer cancel()
 		chain, parentIsExim, err := f.inspector.Chain(ctx, c.PeerPID)

@@ -31,7 +31,8 @@ func TestOriginIsOfThePeerThatStillWaits(t *testing.T) {
 		}
 		return l
 	}
-	f := &flow{inspector: origin.NewInspector(filepath.Join(dir, "inspect")), metrics: metrics.New()}
+	f := &flow{inspector: origin.NewInspector(filepath.Join(dir, "inspect")), metrics: metrics.New(),
+		panel: panel.New(panel.Options{Root: dir, Source: panel.Passwd, Now: time.Now, Log: slog.New(slog.DiscardHandler)})}
 	gone, found := make(chan bool), make(chan []policy.Process)
 	server := &eximacl.Server{
 		PeerOK: func(uint32) bool { return true },

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"runtime/debug"
@@ -178,17 +179,20 @@ func (s *inspectServer) chain(ctx context.Context, p proc, limit int) answer {
 		}
 	}()
 	var a answer
-	for {
+	for started := int64(math.MaxInt64); ; {
 		held = append(held, p)
 		described, parent, err := p.describe()
-		if err != nil {
+		// Whoever started after his child is not its parent: that one ended, and its number
+		// was given away, before it was opened.
+		if err != nil || described.Started > started {
 			break
 		}
+		started = described.Started
 		a.processes = append(a.processes, described)
-		if len(a.processes) == limit || parent == 0 || ctx.Err() != nil {
+		if len(a.processes) == limit || parent == 0 || ctx.Err() != nil || told(a.processes) {
 			break
 		}
-		if p, err = openParent(p, parent); err != nil {
+		if p, err = openProc(parent); err != nil {
 			break
 		}
 	}
@@ -200,13 +204,30 @@ func (s *inspectServer) chain(ctx context.Context, p proc, limit int) answer {
 		exim = fileID{}
 	}
 	var runsExim [maxProcesses]bool
-	for i := range a.processes {
-		m := s.memory.read(ctx, held[i], a.processes[i].UID, exim)
-		a.processes[i].Args, runsExim[i] = m.args, m.exim
-		fill(&a.processes[i], m.env)
+	for from := 0; from < len(a.processes); {
+		to := from + 1
+		for to < len(a.processes) && a.processes[to].UID == a.processes[from].UID {
+			to++
+		}
+		for i, m := range s.memory.read(ctx, held[from:to], a.processes[from].UID, exim) {
+			p := &a.processes[from+i]
+			p.Args, runsExim[from+i] = m.args, m.exim
+			fill(p, m.env)
+		}
+		from = to
 	}
 	a.parentIsExim = delivers(a.processes, runsExim)
 	return a
+}
+
+// told reports whether a chain has told all it can: above the first process of root's
+// nobody's script is to be found. Only [delivers] has to look once more.
+func told(chain []policy.Process) bool {
+	n := len(chain)
+	if chain[n-1].UID != 0 || chain[0].UID == 0 {
+		return false
+	}
+	return n != 2 || chain[0].Executable != chain[1].Executable
 }
 
 // delivers reports whether the first process was run by a delivery of Exim's. That the
@@ -222,24 +243,6 @@ func delivers(chain []policy.Process, runsExim [maxProcesses]bool) bool {
 
 func fill(p *policy.Process, env [5]string) {
 	p.ScriptFilename, p.RemoteAddr, p.RequestURI, p.ServerName, p.HTTPHost = env[0], env[1], env[2], env[3], env[4]
-}
-
-// openParent opens the parent of p. If it had ended before it was opened, and its
-// number been given away, p would have got another parent.
-func openParent(p proc, parent int) (proc, error) {
-	up, err := openProc(parent)
-	if err != nil {
-		return proc{}, err
-	}
-	again, _, err := p.stat()
-	if err == nil && again != parent {
-		err = ErrNotFound
-	}
-	if err != nil {
-		up.close()
-		return proc{}, err
-	}
-	return up, nil
 }
 
 // ownerOf finds the newest process of a user that holds a socket: the process that
@@ -289,7 +292,7 @@ func holderOf(ctx context.Context, pid int, uid uint32, want string) (proc, bool
 
 // holds looks through the process's descriptors, as far as ctx lets it.
 func (p proc) holds(ctx context.Context, want string) bool {
-	fd, err := unix.Openat(int(p.dir.Fd()), "fd", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(p.dir, "fd", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return false
 	}

@@ -3,15 +3,18 @@ package origin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -480,6 +483,7 @@ func TestServeInspectEndsWhileSomebodyIsConnected(t *testing.T) {
 	}
 }
 
+// BenchmarkChain asks about a shell below a shell of an account's user, below this test.
 func BenchmarkChain(b *testing.B) {
 	socket := filepath.Join(b.TempDir(), "inspect.sock")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
@@ -489,13 +493,25 @@ func BenchmarkChain(b *testing.B) {
 	ctx, cancel := context.WithCancel(b.Context())
 	done := make(chan error, 1)
 	go func() { done <- ServeInspect(ctx, l, InspectOptions{Log: slog.New(slog.DiscardHandler)}) }()
+	script := exec.CommandContext(ctx, "/bin/sh", "-c", "sh -c 'echo $$; read -r end'; exit 0")
+	script.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: aliceUID, Gid: aliceUID}}
+	_, errIn := script.StdinPipe()
+	out, errOut := script.StdoutPipe()
+	if err := errors.Join(errIn, errOut, script.Start()); err != nil {
+		b.Fatal(err)
+	}
+	var pid int32
+	if _, err := fmt.Fscan(out, &pid); err != nil {
+		b.Fatal(err)
+	}
 	i := NewInspector(socket)
 	for b.Loop() {
-		if _, _, err := i.Chain(ctx, int32(os.Getpid())); err != nil {
-			b.Fatal(err)
+		if chain, _, err := i.Chain(ctx, pid); err != nil || len(chain) != 3 {
+			b.Fatal(chain, err)
 		}
 	}
 	cancel()
+	_ = script.Wait() // ended by cancel
 	if err := errors.Join(<-done, i.Close()); err != nil {
 		b.Fatal(err)
 	}

@@ -28,32 +28,49 @@ func newMemoryReads(restart context.CancelCauseFunc) *memoryReads {
 	return &memoryReads{restart: restart, perUID: map[uint32]int{}}
 }
 
-// read returns what p's memory says, or nothing when that takes too long or too many
-// reads are under way.
-func (r *memoryReads) read(ctx context.Context, p proc, uid uint32, exim fileID) memory {
+// read returns what the memory of processes of one user says, of as many as could be read
+// before it took too long; nothing while too many reads are under way.
+func (r *memoryReads) read(ctx context.Context, of []proc, uid uint32, exim fileID) []memory {
+	if uid == 0 { // root does not make us wait
+		read := make([]memory, len(of))
+		for i, p := range of {
+			read[i] = p.readMemory(exim)
+		}
+		return read
+	}
 	if ctx.Err() != nil || !r.begin(uid, bootNow()) {
-		return memory{}
+		return nil
 	}
-	p, err := p.dup() // the reader may outlive the question
-	if err != nil {
-		r.end(uid)
-		return memory{}
+	own := make([]proc, 0, len(of)) // the reader may outlive the question
+	for _, p := range of {
+		p, err := p.dup()
+		if err != nil {
+			break
+		}
+		own = append(own, p)
 	}
-	done := make(chan memory, 1)
+	done := make(chan memory, len(own))
 	go func() {
 		defer r.end(uid)
-		defer p.close()
-		done <- p.readMemory(exim)
+		for _, p := range own {
+			done <- p.readMemory(exim)
+			p.close()
+		}
 	}()
 	timer := time.NewTimer(memoryTime)
 	defer timer.Stop()
-	select {
-	case m := <-done:
-		return m
-	case <-timer.C:
-	case <-ctx.Done():
+	read := make([]memory, 0, len(own))
+	for range own {
+		select {
+		case m := <-done:
+			read = append(read, m)
+		case <-timer.C:
+			return read
+		case <-ctx.Done():
+			return read
+		}
 	}
-	return memory{}
+	return read
 }
 
 func (r *memoryReads) begin(uid uint32, now time.Duration) bool {

@@ -4,10 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -18,6 +18,7 @@ const (
 	maxStat    = 4096
 	maxStatus  = 16 << 10
 	maxEnviron = 64 << 10
+	maxFile    = maxEnviron // the largest of them
 )
 
 // proc is one process held by its folder in /proc. The folder stands for the process
@@ -25,7 +26,7 @@ const (
 // number has been given to another one.
 type proc struct {
 	pid int
-	dir *os.File
+	dir int
 }
 
 func openProc(pid int) (proc, error) {
@@ -36,39 +37,50 @@ func openProc(pid int) (proc, error) {
 	if err != nil {
 		return proc{}, fmt.Errorf("open /proc/%d: %w", pid, err)
 	}
-	return proc{pid: pid, dir: os.NewFile(uintptr(fd), "/proc/"+strconv.Itoa(pid))}, nil
+	return proc{pid: pid, dir: fd}, nil
 }
 
-func (p proc) close() { _ = p.dir.Close() } // a folder opened for reading: nothing is lost
+func (p proc) close() { _ = unix.Close(p.dir) } // a folder opened for reading: nothing is lost
 
 // dup returns a second handle, for a reader that may outlive p.
 func (p proc) dup() (proc, error) {
-	fd, err := unix.FcntlInt(p.dir.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	fd, err := unix.FcntlInt(uintptr(p.dir), unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
 		return proc{}, fmt.Errorf("keep /proc/%d: %w", p.pid, err)
 	}
-	return proc{pid: p.pid, dir: os.NewFile(uintptr(fd), p.dir.Name())}, nil
+	return proc{pid: p.pid, dir: fd}, nil
 }
 
-// read returns at most limit bytes of one of the process's files.
-func (p proc) read(name string, limit int64) ([]byte, error) {
-	fd, err := unix.Openat(int(p.dir.Fd()), name, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+// fileBuffers are for what is read of a process, each file by one read: the kernel gives all
+// that fits.
+var fileBuffers = sync.Pool{New: func() any { return new([maxFile]byte) }}
+
+// read hands at most limit bytes of one of the process's files to use, which must not keep
+// them.
+func (p proc) read(name string, limit int, use func([]byte)) error {
+	fd, err := unix.Openat(p.dir, name, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
 	if err != nil {
-		return nil, gone(p.pid, name, err)
+		return gone(p.pid, name, err)
 	}
-	f := os.NewFile(uintptr(fd), name)
-	b, err := io.ReadAll(io.LimitReader(f, limit))
-	if err = errors.Join(err, f.Close()); err != nil {
-		return nil, gone(p.pid, name, err)
+	defer func() { _ = unix.Close(fd) }() // opened for reading
+	buf := fileBuffers.Get().(*[maxFile]byte)
+	defer fileBuffers.Put(buf)
+	n, err := unix.Read(fd, buf[:limit])
+	for errors.Is(err, unix.EINTR) {
+		n, err = unix.Read(fd, buf[:limit])
 	}
-	return b, nil
+	if err != nil {
+		return gone(p.pid, name, err)
+	}
+	use(buf[:n])
+	return nil
 }
 
 // link returns what one of the process's links names, "" when it cannot be read. It
 // never follows it: what it names may lie on a file system that never answers.
 func (p proc) link(name string) string {
 	var buf [maxPath]byte
-	n, err := unix.Readlinkat(int(p.dir.Fd()), name, buf[:])
+	n, err := unix.Readlinkat(p.dir, name, buf[:])
 	if err != nil {
 		return ""
 	}
@@ -84,11 +96,10 @@ func gone(pid int, name string, err error) error {
 
 // stat returns the parent and the start time in clock ticks since boot.
 func (p proc) stat() (parent int, started int64, err error) {
-	b, err := p.read("stat", maxStat)
-	if err != nil {
-		return 0, 0, err
+	if e := p.read("stat", maxStat, func(b []byte) { parent, started, err = parseStat(b) }); e != nil {
+		return 0, 0, e
 	}
-	return parseStat(b)
+	return parent, started, err
 }
 
 // parseStat reads /proc/PID/stat. The second field is the program's name, in which
@@ -111,12 +122,11 @@ func parseStat(b []byte) (parent int, started int64, err error) {
 }
 
 // uid returns the process's real uid: who runs it, also when it is set-uid.
-func (p proc) uid() (uint32, error) {
-	b, err := p.read("status", maxStatus)
-	if err != nil {
-		return 0, err
+func (p proc) uid() (uid uint32, err error) {
+	if e := p.read("status", maxStatus, func(b []byte) { uid, err = parseUID(b) }); e != nil {
+		return 0, e
 	}
-	return parseUID(b)
+	return uid, err
 }
 
 // parseUID reads the real uid from /proc/PID/status. Control bytes in the program's
@@ -204,13 +214,10 @@ func variables() [5]string {
 // whether the process runs the file exim.
 func (p proc) readMemory(exim fileID) memory {
 	var m memory
-	if b, err := p.read("cmdline", maxArgBytes); err == nil {
-		m.args = parseArgs(b)
-	}
-	if b, err := p.read("environ", maxEnviron); err == nil {
-		m.env = parseEnviron(b)
-	}
-	id, err := fileAt(int(p.dir.Fd()), "exe")
+	// What cannot be read is not told.
+	_ = p.read("cmdline", maxArgBytes, func(b []byte) { m.args = parseArgs(b) })
+	_ = p.read("environ", maxEnviron, func(b []byte) { m.env = parseEnviron(b) })
+	id, err := fileAt(p.dir, "exe")
 	m.exim = err == nil && exim != fileID{} && id == exim
 	return m
 }
