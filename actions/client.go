@@ -26,11 +26,11 @@ func NewExecutor(socket string) *Executor { return &Executor{socket: socket, Tim
 // in no order. skipped is how many of the spool's files could not be read. An error of f
 // ends the list and is returned.
 func (x *Executor) QueueList(ctx context.Context, f func(QueueMessage) error) (skipped int, err error) {
-	last, err := x.call(ctx, request{Verb: verbQueueList}, func(m *QueueMessage) error {
-		if !ValidMessageID(m.MessageID) {
-			return fmt.Errorf("the executor named the message %.40q", m.MessageID)
+	last, err := x.call(ctx, request{Verb: verbQueueList}, func(a *answer) error {
+		if a.Message == nil || !ValidMessageID(a.Message.MessageID) {
+			return errors.New("the executor's list holds something else than a message")
 		}
-		return f(*m)
+		return f(*a.Message)
 	})
 	return last.Skipped, err
 }
@@ -78,8 +78,39 @@ func (x *Executor) EximVersion(ctx context.Context) (string, error) {
 	return last.Text, err
 }
 
+// Apply does one change. The error's type is [ExecutorError] where the executor answered.
+// It may be asked again for the same change: one that is in force is not done twice.
+func (x *Executor) Apply(ctx context.Context, c Change) (Record, error) {
+	return x.changed(ctx, request{Verb: verbApply, Change: &c})
+}
+
+// Undo takes a change back, by its record's id.
+func (x *Executor) Undo(ctx context.Context, record string) (Record, error) {
+	return x.changed(ctx, request{Verb: verbUndo, Record: record})
+}
+
+func (x *Executor) changed(ctx context.Context, req request) (Record, error) {
+	last, err := x.call(ctx, req, nil)
+	if last.Record == nil {
+		return Record{}, err
+	}
+	return *last.Record, err
+}
+
+// Records lists the changes that are in force, the oldest first.
+func (x *Executor) Records(ctx context.Context) ([]Record, error) {
+	var out []Record
+	_, err := x.call(ctx, request{Verb: verbRecords}, func(a *answer) error {
+		if a.Record != nil {
+			out = append(out, *a.Record)
+		}
+		return nil
+	})
+	return out, err
+}
+
 // call sends one request and reads its answer, line by line.
-func (x *Executor) call(ctx context.Context, req request, each func(*QueueMessage) error) (answer, error) {
+func (x *Executor) call(ctx context.Context, req request, each func(*answer) error) (answer, error) {
 	fail := func(err error, next string) (answer, error) {
 		e := explain(req, err, next)
 		if ctx.Err() != nil {
@@ -119,8 +150,8 @@ func (x *Executor) call(ctx context.Context, req request, each func(*QueueMessag
 			return a, a.Error
 		case a.End:
 			return a, nil
-		case a.Message != nil && each != nil:
-			if err := each(a.Message); err != nil {
+		case each != nil:
+			if err := each(&a); err != nil {
 				return answer{}, err
 			}
 		}

@@ -37,6 +37,20 @@ type ExecutorOptions struct {
 	IDsPerSecond  int           // brake on thaw, deliver and remove together; default 200
 	MaxConns      int           // default 16
 
+	// What may be done to accounts, mailboxes, paths and addresses.
+	Actions []string       // that are allowed
+	Rates   map[string]int // of each action, at most so many an hour; 0 = none
+	// CommandPrefix is put before commands of panel and firewall, as DeliverPrefix before
+	// deliveries.
+	CommandPrefix []string
+	StateDir      string        // where changes in force are written down, root's alone
+	ChangeLimit   time.Duration // of one command of a change; default 2m
+	MinUID        uint32        // lower uids are system users
+	Protected     []string      // accounts that nothing is ever done to
+	Panel         PanelOptions
+	Firewall      FirewallOptions
+	Scripts       map[string]ScriptOptions // by name, what run-script may run
+
 	Log *slog.Logger
 	Now func() time.Time
 }
@@ -52,6 +66,7 @@ func (o *ExecutorOptions) fill() error {
 	setDefault(&o.DeliverAtOnce, 4)
 	setDefault(&o.IDsPerSecond, 200)
 	setDefault(&o.MaxConns, 16)
+	setDefault(&o.ChangeLimit, 2*time.Minute)
 	return nil
 }
 
@@ -70,6 +85,27 @@ type executor struct {
 	deliveries deliveries
 	brake      brake
 	acting     chan struct{} // one request at a time reads the queue or runs Exim
+
+	changers map[string]changer
+	records  records
+	rates    hourly
+	changing chan struct{} // one change at a time
+}
+
+// allChangers is every change there is, by its action.
+func (x *executor) allChangers() map[string]changer {
+	return map[string]changer{}
+}
+
+// allowed are the changes that the options allow.
+func (x *executor) allowed() map[string]changer {
+	out := map[string]changer{}
+	for name, k := range x.allChangers() {
+		if slices.Contains(x.o.Actions, name) {
+			out[name] = k
+		}
+	}
+	return out
 }
 
 // ServeExecutor answers requests on l until ctx ends and everything it started has ended.
@@ -89,7 +125,12 @@ func ServeExecutor(ctx context.Context, l *net.UnixListener, o ExecutorOptions) 
 		},
 		brake:  brake{rate: float64(o.IDsPerSecond), now: o.Now},
 		acting: make(chan struct{}, 1),
+
+		records:  records{o.StateDir},
+		rates:    hourly{rates: o.Rates},
+		changing: make(chan struct{}, 1),
 	}
+	x.changers = x.allowed()
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() { x.deliveries.run(ctx, o.DeliverAtOnce, x.deliveryFailed) })
@@ -157,7 +198,7 @@ func (x *executor) serve(ctx context.Context, c *net.UnixConn) {
 	}
 	// Waiting for another request, then this one's own command, then writing the answer.
 	c.SetReadDeadline(time.Now().Add(5 * time.Second))
-	c.SetWriteDeadline(time.Now().Add(3*x.o.CommandLimit + 30*time.Second))
+	c.SetWriteDeadline(time.Now().Add(3*max(x.o.CommandLimit, x.o.ChangeLimit) + 30*time.Second))
 	w := &answerWriter{w: bufio.NewWriterSize(c, 32<<10)}
 	req, err := readRequest(c)
 	if err != nil {
@@ -165,7 +206,7 @@ func (x *executor) serve(ctx context.Context, c *net.UnixConn) {
 		return
 	}
 	last := x.answer(ctx, req, w)
-	if last.Error != nil && last.Error.RetryAfter == 0 && !last.Error.Gone {
+	if last.Error != nil && last.Error.RetryAfter == 0 && !last.Error.Gone && !last.Error.LeftAlone {
 		x.o.Log.Warn("request refused or failed", "verb", cut(req.Verb, 32), "err", last.Error)
 	}
 	w.end(last)
@@ -187,8 +228,14 @@ func readRequest(r io.Reader) (request, error) {
 
 // answer does what req asks and returns the last line of the answer.
 func (x *executor) answer(ctx context.Context, req request, w *answerWriter) answer {
-	if err := validate(req); err != nil {
+	if err := x.validate(req); err != nil {
 		return answer{Error: err}
+	}
+	switch req.Verb {
+	case verbApply, verbUndo, verbRecords:
+		return x.change(ctx, req, w)
+	case verbRunScript:
+		return x.runScript(ctx, req)
 	}
 	if !x.lock(ctx) {
 		return answer{Error: &ExecutorError{What: req.Verb, Why: "another request is still under way", Next: "try again", RetryAfter: time.Second}}
@@ -235,7 +282,7 @@ func (x *executor) lock(ctx context.Context) bool {
 }
 
 // validate checks a request again, whatever the client has checked.
-func validate(req request) *ExecutorError {
+func (x *executor) validate(req request) *ExecutorError {
 	bad := func(why string) *ExecutorError {
 		return &ExecutorError{What: "check the request", On: fmt.Sprintf("%.40q", req.Verb), Why: why}
 	}
@@ -245,7 +292,22 @@ func validate(req request) *ExecutorError {
 		least, most = 1, MaxBatch
 	case verbQueueHeaders:
 		least, most = 1, 1
-	case verbQueueList, verbEximOptions, verbEximVersion:
+	case verbQueueList, verbEximOptions, verbEximVersion, verbRecords:
+	case verbApply:
+		if req.Change == nil {
+			return bad("names no change")
+		}
+		if err := validateChange(req.Change); err != nil {
+			return explainChange(req, err)
+		}
+	case verbUndo:
+		if !reRecord.MatchString(req.Record) {
+			return bad(fmt.Sprintf("%.40q is no record", req.Record))
+		}
+	case verbRunScript:
+		if err := x.validateScript(req.Script); err != nil {
+			return bad(err.Error())
+		}
 	default:
 		return bad("no such verb")
 	}

@@ -133,7 +133,7 @@ func FuzzRequest(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		req, err := readRequest(strings.NewReader(s))
-		if err != nil || validate(req) != nil {
+		if err != nil || (&executor{}).validate(req) != nil {
 			return
 		}
 		if !strings.HasPrefix(req.Verb, "queue-") && !strings.HasPrefix(req.Verb, "exim-") || len(req.IDs) > MaxBatch {

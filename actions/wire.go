@@ -38,6 +38,10 @@ func ValidMessageID(s string) bool { return len(s) <= 23 && reMessageID.MatchStr
 type request struct {
 	Verb string   `json:"verb"`
 	IDs  []string `json:"ids,omitempty"`
+
+	Change *Change `json:"change,omitempty"` // of apply
+	Record string  `json:"record,omitempty"` // of undo: the id
+	Script *Script `json:"script,omitempty"` // of run-script
 }
 
 // answer is one line of what it gets back.
@@ -47,6 +51,7 @@ type answer struct {
 	Text    string            `json:"text,omitempty"`
 	Options map[string]string `json:"options,omitempty"`
 	Skipped int               `json:"skipped,omitempty"` // spool files that could not be read
+	Record  *Record           `json:"record,omitempty"`  // of apply and undo; records: one in each line
 	Error   *ExecutorError    `json:"error,omitempty"`
 	End     bool              `json:"end,omitempty"`
 }
@@ -106,6 +111,13 @@ type ExecutorError struct {
 	Gone bool `json:"gone,omitempty"`
 	// Exim is set when it is Exim that failed: it cannot use its configuration.
 	Exim bool `json:"exim,omitempty"`
+	// Refused is set when it is never done: the same request will be refused again.
+	Refused bool `json:"refused,omitempty"`
+	// LeftAlone is set when there is nothing to be done: somebody else did it already, or
+	// what it is about is not there.
+	LeftAlone bool `json:"left_alone,omitempty"`
+	// Braked is set with RetryAfter when an action's hourly rate is used up.
+	Braked bool `json:"braked,omitempty"`
 	// RetryAfter is set when a brake held the request back: nothing was done, and it
 	// may be sent again after this time.
 	RetryAfter time.Duration `json:"retry_after,omitempty"`

@@ -29,12 +29,6 @@ func DefaultTriggers() []Trigger {
 func DefaultSettings() Settings {
 	return Settings{
 		HeldMaxMessages: 2000, HeldMaxBytes: 500 << 20,
-		HoldGrace: time.Hour, DistinctPerAccount: 256,
+		HoldGrace: time.Hour, Again: 24 * time.Hour, DistinctPerAccount: 256,
 	}
 }
-
-// The actions a trigger may name.
-const (
-	ActionReport = "report" // write the event for people
-	ActionHold   = "hold"   // put a standing hold on the culprit
-)

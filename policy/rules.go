@@ -84,11 +84,15 @@ func ParseRelease(s string) (Release, bool) {
 	return Release(i), ok
 }
 
-// Action is one thing that follows when a trigger goes over: "report", or "hold"
-// with how long it stands.
+// Action is one thing that follows when a trigger goes over.
 type Action struct {
 	Name string
-	For  time.Duration // of a hold; 0 = until released
+	For  time.Duration // how long it stands; 0 = until it is undone
+	// From makes steps of a ladder: the action follows only from that time on that the same
+	// sender goes over within [Settings.Again]. 0 and 1 = at once.
+	From        int64
+	Script      string // of run-script: the name of the entry in executor.toml
+	ConfirmLoss bool   // needed for discard
 }
 
 // Trigger watches one thing and says what follows when it goes over.
@@ -205,6 +209,7 @@ type Settings struct {
 	HeldMaxBytes       int64         // their size together
 	HeldFullDiscard    bool          // script mail beyond it is discarded, not frozen with an alarm
 	HoldGrace          time.Duration // no automatic hold again on what an operator has just released
+	Again              time.Duration // a sender that goes over again within it climbs the ladder of actions
 	DistinctPerAccount int           // cap of distinct subjects and of distinct directories an account
 }
 

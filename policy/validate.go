@@ -114,17 +114,6 @@ func (c *checker) per(d time.Duration) {
 	c.want(d%time.Millisecond == 0, "per", d, "whole milliseconds")
 }
 
-func (c *checker) actions(list []Action) {
-	seen := make(map[string]bool, len(list))
-	for _, a := range list {
-		c.want(a.Name == ActionReport || a.Name == ActionHold, "actions", a.Name,
-			oneOf([]string{ActionReport, ActionHold})+didYouMean(a.Name, []string{ActionReport, ActionHold}))
-		c.want(!seen[a.Name], "actions", a.Name, "each action once")
-		c.want(a.For >= 0 && a.For <= maxHoldFor && (a.For == 0 || a.Name == ActionHold), "actions", a.For, "a hold lasts up to 366d, no other action has a length")
-		seen[a.Name] = true
-	}
-}
-
 // validTriggerName reports whether a name may stand in logs and commands as it is.
 func validTriggerName(s string) bool {
 	for i := 0; i < len(s); i++ {

@@ -54,7 +54,7 @@ func TestValidateNamesEveryMistake(t *testing.T) {
 		{"defer", bad(func(t *Trigger) { t.Verdict = Defer }), ""},
 		{"an unknown action", bad(func(t *Trigger) { t.Actions = []Action{{Name: "hodl"}} }), `actions = "hodl"|nearest is "hold"`},
 		{"an action twice", bad(func(t *Trigger) { t.Actions = []Action{{Name: "hold"}, {Name: "hold"}} }), "each action once"},
-		{"a report with a length", bad(func(t *Trigger) { t.Actions = []Action{{Name: "report", For: 1}} }), "no other action"},
+		{"a report with a length", bad(func(t *Trigger) { t.Actions = []Action{{Name: "report", For: 1}} }), "report has no length"},
 		{"values of no enum", bad(func(t *Trigger) { t.Verdict, t.Mode, t.Count, t.Release = 9, 9, 9, 9 }), "verdict = |mode = |count = |release = "},
 		{"several at once", bad(func(t *Trigger) { t.Per, t.Max, t.Name = 0, -1, "A" }), "per = |max = |name = "},
 		{"an override of an account", override(Override{Level: LevelAccount, Name: "shop", Max: max}), ""},

@@ -114,15 +114,11 @@ func limitFlags(c *cli.Context) (control.Limit, error) {
 		l.Per = &per
 	}
 	if c.IsSet("actions") {
-		list, err := config.ParseActions(c.String("actions"))
+		list, err := control.ParseActions(c.String("actions"))
 		if err != nil {
 			return l, usagef("--actions: %v", err)
 		}
-		entries := []control.LimitEntry{}
-		for _, a := range list {
-			entries = append(entries, control.LimitEntry{Name: a.Name, For: control.Period(a.For)})
-		}
-		l.Actions = &entries
+		l.Actions = &list
 	}
 	return l, nil
 }
@@ -191,10 +187,7 @@ func limitText(l *control.Limit) string {
 	if l.Actions != nil {
 		var names []string
 		for _, a := range *l.Actions {
-			if a.For > 0 {
-				a.Name += "=" + a.For.String()
-			}
-			names = append(names, a.Name)
+			names = append(names, a.String())
 		}
 		parts = append(parts, "actions "+dash(strings.Join(names, ",")))
 	}

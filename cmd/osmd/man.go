@@ -95,6 +95,23 @@ func executorKeys() [][3]string {
 		{"deliver_at_once", "4", "deliveries at the same time"},
 		{"ids_per_second", "200", "messages that may be acted on in a second"},
 		{"max_connections", "16", "connections at the same time"},
+		{"actions", `["panel-hold", "block-login", "rename-script", "rename-path", "block-ip", "suspend-account", "run-script"]`, "what it may do at all, beside keeping the queue; [] = nothing"},
+		{"rates", `{ panel-hold = 60, block-login = 60, rename-script = 30, rename-path = 30, block-ip = 120, suspend-account = 10, run-script = 600 }`, "of each action, at most so many an hour; what is more is refused, and only reported"},
+		{"state_dir", `"/var/lib/osm-executor"`, "where it writes down what is in force, to take it back: root's alone"},
+		{"change_limit", `"2m"`, "the longest that one command of panel or firewall may take"},
+		{"command_prefix", "[]", "words that are put before commands of panel and firewall, as with deliver_prefix"},
+		{"min_uid", "1000", "users with a lower uid are no accounts: nothing is done to them"},
+		{"protected_accounts", "[]", "accounts that nothing is ever done to"},
+		{"panel", `"auto"`, `which hosting panel there is: "cpanel", "commands" (see command), "none"; "auto" finds out`},
+		{"whmapi1", `"/usr/local/cpanel/bin/whmapi1"`, "cPanel's program for accounts"},
+		{"uapi", `"/usr/local/cpanel/bin/uapi"`, "cPanel's program for mailboxes"},
+		{"doveadm", `"/usr/bin/doveadm"`, "Dovecot's program that ends a mailbox's open sessions"},
+		{"command", "{}", `[command.suspend-account], [command.block-login] and [command.panel-hold] say how that is done where panel = "commands": do, undo and check are lists of words in which {account} and {mailbox} are filled in; check exits with 0 when it is in force and with 1 when not`},
+		{"firewall", `"auto"`, `what blocks an address: "csf", "nft", "none"; "auto" takes csf where it is installed`},
+		{"csf", `"/usr/sbin/csf"`, "csf's program"},
+		{"nft", `"/usr/sbin/nft"`, "nftables' program; osm has a table of its own"},
+		{"never_block", "[]", "addresses and networks that are never blocked, beside private ones and this host's own"},
+		{"script", "[]", `[[script]] with name, command (a list of words, absolute path first), user ("nobody"), file (false: the report is on standard input), time_limit ("30s") and output_limit (65536 bytes): what run-script may run`},
 	}
 }
 

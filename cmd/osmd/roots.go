@@ -98,12 +98,36 @@ func executorOptions(path string, log *slog.Logger) (actions.ExecutorOptions, er
 	if len(e.DeliverPrefix) == 0 && os.Getenv("INVOCATION_ID") != "" { // set by systemd, not handed to our own children
 		e.DeliverPrefix = actions.OutsideUnit()
 	}
-	return actions.ExecutorOptions{
+	o := actions.ExecutorOptions{
 		PeerUIDs: []uint32{uint32(peer.UID)}, EximUID: uint32(exim.UID), SpoolDir: e.EximSpool, Exim: e.EximBinary,
 		DeliverPrefix: e.DeliverPrefix, CommandLimit: e.CommandLimit, DeliverLimit: e.DeliverLimit,
 		DeliverGrace: e.DeliverGrace, DeliverAtOnce: int(e.DeliverAtOnce), IDsPerSecond: int(e.IDsPerSecond),
 		MaxConns: int(e.MaxConns), Log: log, Now: time.Now,
-	}, nil
+	}
+	changeOptions(&o, &e)
+	return o, nil
+}
+
+// changeOptions are those about accounts, mailboxes, paths and addresses.
+func changeOptions(o *actions.ExecutorOptions, e *config.ExecutorConfig) {
+	o.Actions, o.StateDir, o.ChangeLimit, o.MinUID, o.Protected = e.Actions, e.StateDir, e.ChangeLimit, uint32(e.MinUID), e.Protected
+	o.CommandPrefix = e.CommandPrefix
+	if len(o.CommandPrefix) == 0 {
+		o.CommandPrefix = e.DeliverPrefix
+	}
+	o.Rates = map[string]int{}
+	for action, n := range e.Rates {
+		o.Rates[action] = int(n)
+	}
+	o.Panel = actions.PanelOptions{Kind: e.Panel, WHMAPI1: e.WHMAPI1, UAPI: e.UAPI, Doveadm: e.Doveadm, Commands: map[string]actions.PanelCommand{}}
+	for action, c := range e.Commands {
+		o.Panel.Commands[action] = actions.PanelCommand(c)
+	}
+	o.Firewall = actions.FirewallOptions{Kind: e.Firewall, CSF: e.CSF, NFT: e.NFT, NeverBlock: e.NeverBlock}
+	o.Scripts = map[string]actions.ScriptOptions{}
+	for name, s := range e.Scripts {
+		o.Scripts[name] = actions.ScriptOptions{Command: s.Command, User: s.User, File: s.File, TimeLimit: s.TimeLimit, OutputLimit: int(s.OutputLimit)}
+	}
 }
 
 // rootPart is what the two have in common: configuration, log and their one socket.

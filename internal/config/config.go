@@ -30,6 +30,9 @@ type Config struct {
 	Accounts   Accounts
 	Store      Store
 	Held       Held
+	Actions    Actions
+	Report     Report
+	Evidence   Evidence
 	Limits     Limits
 	Log        Log
 	Triggers   []policy.Trigger
@@ -87,6 +90,34 @@ type Held struct {
 	Grace       time.Duration // no new automatic hold on what an operator just released
 }
 
+// Actions says how actions follow one another.
+type Actions struct {
+	Again        time.Duration // who goes over again within it climbs the ladder
+	ScriptFormat string        // of the report that run-script hands over: json, yaml, xml or perl
+	DryRun       bool          // say what would be done, and do nothing but report
+}
+
+// Report says who is told when a trigger goes over.
+type Report struct {
+	MailTo                 []string // operators; none = no mail
+	MailFrom               string   // "" = osm@ and the host's name
+	ToReseller, ToCustomer bool     // at the contact address that the panel knows
+	Digest                 time.Duration
+	SMTP                   string // where mail is handed in: a loopback address and port
+	Templates              string // texts in this folder are used in place of the built-in ones
+	Webhook                string // "" = none
+	WebhookSecretFile      string
+	Syslog                 bool
+}
+
+// Evidence says where it is asked which web request sent.
+type Evidence struct {
+	Apache        string   // address of the web server, "" = not asked
+	ApacheKeyFile string   // holds the secret part of the status page's address
+	FPM           []string // "SOCKET STATUS-PATH" of php-fpm's pools
+	NearPercent   int64    // of a limit, from which on evidence is gathered
+}
+
 // Limits bounds memory.
 type Limits struct {
 	DistinctPerAccount int64 // subjects, and directories, that are told apart per account
@@ -114,6 +145,9 @@ func Default() Config {
 		Held: Held{Keep: 30 * day, MaxMessages: 2000, MaxBytes: 500e6, Full: "freeze",
 			ReleaseRate: Rate{N: 60, Per: time.Minute}, Grace: 30 * time.Minute},
 		Limits:   Limits{DistinctPerAccount: 256},
+		Actions:  Actions{Again: 24 * time.Hour, ScriptFormat: "json"},
+		Report:   Report{Digest: time.Hour, SMTP: "127.0.0.1:25", Templates: "/etc/osm/templates"},
+		Evidence: Evidence{Apache: "http://127.0.0.1:80", NearPercent: 80},
 		Log:      Log{Level: "info", Format: "text"},
 		Triggers: policy.DefaultTriggers(),
 	}
@@ -154,6 +188,7 @@ func (c *Config) Rules() *policy.Rules {
 			HeldMaxBytes:       c.Held.MaxBytes,
 			HeldFullDiscard:    c.Held.Full == "discard",
 			HoldGrace:          c.Held.Grace,
+			Again:              c.Actions.Again,
 			DistinctPerAccount: int(c.Limits.DistinctPerAccount),
 		},
 	}

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"fmt"
 	"time"
 
 	"osm/policy"
@@ -19,7 +18,7 @@ func watchWords() []string {
 // maxUnits is the largest limit; more than any server sends in 31 days.
 const maxUnits = 1 << 40
 
-const actionsWant = `must be a list such as ["report", { hold = "1h" }]`
+const actionsWant = `must be a list such as ["report", { hold = "1h" }, { block-login = "24h", from = 2 }]`
 
 // triggerKeys are the keys of a [[trigger]].
 func triggerKeys() []key[policy.Trigger] {
@@ -167,7 +166,8 @@ func unless[T any](k key[T], nothing any) key[T] {
 	return k
 }
 
-// actionsKey is the list of what follows: names, and tables of one name with how long.
+// actionsKey is the list of what follows: names, and tables of one name with how long it
+// stands and from which time on it follows.
 func actionsKey[T any](p func(*T) *[]policy.Action) key[T] {
 	return key[T]{name: "actions", want: actionsWant,
 		set: func(t *T, v any) bool {
@@ -180,11 +180,7 @@ func actionsKey[T any](p func(*T) *[]policy.Action) key[T] {
 		get: func(t *T) any {
 			out := []any{}
 			for _, a := range *p(t) {
-				if a.For == 0 {
-					out = append(out, a.Name)
-				} else {
-					out = append(out, map[string]any{a.Name: FormatDuration(a.For)})
-				}
+				out = append(out, actionValue(&a))
 			}
 			return out
 		},
@@ -205,41 +201,16 @@ func parseActions(v any) ([]policy.Action, bool) {
 		case string:
 			out = append(out, policy.Action{Name: a})
 		case map[string]any:
-			if len(a) != 1 {
+			action, ok := actionOf(a)
+			if !ok {
 				return nil, false
 			}
-			for name, v := range a {
-				s, _ := v.(string)
-				d, err := ParseDuration(s)
-				if err != nil {
-					return nil, false
-				}
-				out = append(out, policy.Action{Name: name, For: d})
-			}
+			out = append(out, action)
 		default:
 			return nil, false
 		}
 	}
 	return out, true
-}
-
-// ParseActions reads the list of actions as "osmctl limit set --actions" takes it:
-// "report,hold=1h".
-func ParseActions(s string) ([]policy.Action, error) {
-	out := []policy.Action{}
-	for _, one := range splitList(s) {
-		name, length, timed := cut(one, "=")
-		a := policy.Action{Name: name}
-		if timed {
-			d, err := ParseDuration(length)
-			if err != nil {
-				return nil, fmt.Errorf("action %.40q: %w", one, err)
-			}
-			a.For = d
-		}
-		out = append(out, a)
-	}
-	return out, nil
 }
 
 func untilKey[T any](p func(*T) *time.Time) key[T] {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/netip"
+	"net/url"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -68,6 +69,30 @@ func boundSettings() []key[Config] {
 			}),
 		duration("held.grace", func(c *Config) *time.Duration { return &c.Held.Grace }, 0, 7*day, "30m"),
 
+		duration("actions.again", func(c *Config) *time.Duration { return &c.Actions.Again }, time.Minute, 31*day, "1d"),
+		choice("actions.script_format", func(c *Config) *string { return &c.Actions.ScriptFormat }, "json", "yaml", "xml", "perl"),
+		boolean("actions.dry_run", func(c *Config) *bool { return &c.Actions.DryRun }),
+
+		names("report.mail_to", `must be a list of addresses, such as ["root", "abuse@example.org"]`, func(c *Config) *[]string { return &c.Report.MailTo }, isAddress),
+		text("report.mail_from", `must be empty (osm@ and the host's name), or an address`, func(c *Config) *string { return &c.Report.MailFrom },
+			func(s string) bool { return s == "" || isAddress(s) && strings.Contains(s, "@") }),
+		boolean("report.to_reseller", func(c *Config) *bool { return &c.Report.ToReseller }),
+		boolean("report.to_customer", func(c *Config) *bool { return &c.Report.ToCustomer }),
+		duration("report.digest", func(c *Config) *time.Duration { return &c.Report.Digest }, time.Hour, 7*day, "1h"),
+		text("report.smtp", `must be a loopback address with a port, such as "127.0.0.1:25"`, func(c *Config) *string { return &c.Report.SMTP },
+			func(s string) bool { return s != "" && isLoopback(s) }),
+		path("report.templates", func(c *Config) *string { return &c.Report.Templates }),
+		text("report.webhook", `must be empty, or an http or https address`, func(c *Config) *string { return &c.Report.Webhook }, isWebhook),
+		text("report.webhook_secret_file", "must be empty, or an absolute path without . or .. in it", func(c *Config) *string { return &c.Report.WebhookSecretFile },
+			func(s string) bool { return s == "" || isPath(s) }),
+		boolean("report.syslog", func(c *Config) *bool { return &c.Report.Syslog }),
+
+		text("evidence.apache", `must be empty, or an http address on this host, such as "http://127.0.0.1:80"`, func(c *Config) *string { return &c.Evidence.Apache }, isLocalHTTP),
+		text("evidence.apache_key_file", "must be empty, or an absolute path without . or .. in it", func(c *Config) *string { return &c.Evidence.ApacheKeyFile },
+			func(s string) bool { return s == "" || isPath(s) }),
+		names("evidence.fpm", `must be a list of "SOCKET STATUS-PATH", such as ["/run/php/php8.2-fpm.sock /status"]`, func(c *Config) *[]string { return &c.Evidence.FPM }, isFPM),
+		number("evidence.near_percent", func(c *Config) *int64 { return &c.Evidence.NearPercent }, 1, 100),
+
 		number("limits.distinct_per_account", func(c *Config) *int64 { return &c.Limits.DistinctPerAccount }, 16, 65_535),
 
 		choice("log.level", func(c *Config) *string { return &c.Log.Level }, "debug", "info", "warn", "error"),
@@ -90,6 +115,40 @@ func path[T any](name string, p func(*T) *string) key[T] {
 // last one being zero.
 func socket(name string, p func(*Config) *string) key[Config] {
 	return text(name, "must be an absolute path of at most 107 bytes", p, func(s string) bool { return isPath(s) && len(s) <= 107 })
+}
+
+// isAddress allows a mailbox, or a local user's name: what may stand in MAIL and RCPT
+// without quoting (RFC 5321 section 4.1.2, dot-string).
+func isAddress(s string) bool {
+	return len(s) <= 254 && reAddress.MatchString(s)
+}
+
+var reAddress = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*(@[A-Za-z0-9-]+(\\.[A-Za-z0-9-]+)*)?$")
+
+func isWebhook(s string) bool {
+	if s == "" {
+		return true
+	}
+	u, err := url.Parse(s)
+	return err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Host != "" && u.User == nil && len(s) <= 2048
+}
+
+// isLocalHTTP allows a web server of this host: what is asked there may hold a key.
+func isLocalHTTP(s string) bool {
+	if s == "" {
+		return true
+	}
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme != "http" || (u.Path != "" && u.Path != "/") || u.RawQuery != "" || u.User != nil {
+		return false
+	}
+	ip, err := netip.ParseAddr(u.Hostname())
+	return err == nil && ip.IsLoopback()
+}
+
+func isFPM(s string) bool {
+	socket, status, ok := strings.Cut(s, " ")
+	return ok && (isPath(socket) || isLoopback(socket)) && strings.HasPrefix(status, "/") && !strings.ContainsFunc(status, func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
 func isPath(s string) bool {

@@ -119,10 +119,13 @@ type Limit struct {
 	Reason  string        `json:"reason"`
 }
 
-// LimitEntry is one action of a limit: a name, and for a hold how long it stands.
+// LimitEntry is one action of a limit.
 type LimitEntry struct {
-	Name string `json:"name"`
-	For  Period `json:"for,omitempty"`
+	Name        string `json:"name"`
+	For         Period `json:"for,omitempty"`          // how long it stands; 0 = until it is undone
+	From        int64  `json:"from,omitempty"`         // the step of the ladder; 0 and 1 = at once
+	Script      string `json:"script,omitempty"`       // of run-script
+	ConfirmLoss bool   `json:"confirm_loss,omitempty"` // of discard
 }
 
 // Exemption lifts triggers for what it matches, up to a ceiling.

@@ -36,10 +36,7 @@ func limitRow(o *policy.Override) Limit {
 	}
 	l.Verdict, l.Release, l.Mode = wordOf(o.Verdict), wordOf(o.Release), wordOf(o.Mode)
 	if o.Actions != nil {
-		list := []LimitEntry{}
-		for _, x := range *o.Actions {
-			list = append(list, LimitEntry{Name: x.Name, For: Period(x.For)})
-		}
+		list := entriesOf(*o.Actions)
 		l.Actions = &list
 	}
 	return l
@@ -213,7 +210,7 @@ func (s *Service) readLimit(a Actor, in *Limit) (policy.Override, error) {
 	if in.Actions != nil {
 		list := []policy.Action{}
 		for _, x := range *in.Actions {
-			list = append(list, policy.Action{Name: x.Name, For: time.Duration(x.For)})
+			list = append(list, x.policy())
 		}
 		o.Actions = &list
 	}

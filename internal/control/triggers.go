@@ -65,10 +65,7 @@ func (s *Service) sender(a Actor, level, name string) (policy.Identity, error) {
 func (s *Service) effectiveRow(x *policy.Effective) Effective {
 	cfg := s.o.Config()
 	out := Effective{Trigger: x.Name, Watch: x.Watch.String(), Count: x.Count.String(), Max: x.Max, Per: Period(x.Per), Verdict: x.Verdict.String(),
-		Release: x.Release.String(), Mode: x.Mode.String(), Actions: []LimitEntry{}, Origin: map[string]string{}}
-	for _, action := range x.Actions {
-		out.Actions = append(out.Actions, LimitEntry{Name: action.Name, For: Period(action.For)})
-	}
+		Release: x.Release.String(), Mode: x.Mode.String(), Actions: entriesOf(x.Actions), Origin: map[string]string{}}
 	for field, from := range map[string]*policy.Override{"max": x.From.Max, "per": x.From.Per, "verdict": x.From.Verdict,
 		"release": x.From.Release, "mode": x.From.Mode, "actions": x.From.Actions} {
 		if from == nil {

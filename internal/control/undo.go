@@ -150,7 +150,7 @@ func limitWords(l *Limit) string {
 	if l.Actions != nil {
 		var names []string
 		for _, x := range *l.Actions {
-			names = append(names, x.Name)
+			names = append(names, x.String())
 		}
 		parts = append(parts, "actions "+orNothing(strings.Join(names, " and "), "none"))
 	}
