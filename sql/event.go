@@ -34,19 +34,8 @@ type Event struct {
 	Open     bool       `json:"open"`
 	Messages []Decision `json:"messages,omitempty"` // its first 50 and its last 50; only of one event
 	Actions  []Action   `json:"actions,omitempty"`  // only of one event
+	Requests []Evidence `json:"requests,omitempty"` // which scripts and web requests sent; only of one event
 	Evidence []string   `json:"evidence,omitempty"` // filled in by whoever shows it
-}
-
-// Action is something that followed an event.
-type Action struct {
-	ID      int64  `json:"id"`
-	EventID int64  `json:"event_id"`
-	At      Time   `json:"at"`
-	Name    string `json:"name"`
-	Target  string `json:"target"`
-	State   string `json:"state"`
-	Outcome string `json:"outcome"`
-	Inverse string `json:"inverse"` // what undoes it
 }
 
 // Policy is the event as the tracker of events knows it.
@@ -202,6 +191,9 @@ func (s *Store) Event(ctx context.Context, id int64) (e Event, err error) {
 		if err != nil {
 			return err
 		}
+		if e.Requests, err = evidenceOf(ctx, c, id); err != nil {
+			return err
+		}
 		return c.each(ctx, "SELECT "+actionColumns+" FROM actions WHERE event = ? ORDER BY id LIMIT 1000", []value{id}, func(v []value) error {
 			e.Actions = append(e.Actions, actionOf(v))
 			return nil
@@ -216,25 +208,4 @@ func (s *Store) EventsOf(ctx context.Context, seq uint64, account string) ([]Eve
 	return rowsOf(ctx, s, "find events", "SELECT "+eventColumnsRead+` FROM events WHERE account = ?
 		AND id IN (SELECT event FROM event_messages WHERE seq = ?) ORDER BY id DESC LIMIT 20`,
 		[]value{account, int64(seq)}, eventOf)
-}
-
-const actionColumns = "id, event, at, name, target, state, outcome, inverse"
-
-func actionOf(v []value) Action {
-	return Action{
-		ID: integer(v[0]), EventID: integer(v[1]), At: Time{moment(integer(v[2]))}, Name: str(v[3]), Target: str(v[4]),
-		State: str(v[5]), Outcome: str(v[6]), Inverse: str(v[7]),
-	}
-}
-
-// PutAction stores an action, or what became of it if it has a number; the number is
-// returned.
-func (s *Store) PutAction(ctx context.Context, a Action) (id int64, err error) {
-	err = s.do(ctx, "store action", func(ctx context.Context, tx *sql.Tx) error {
-		return tx.QueryRowContext(ctx, `INSERT INTO actions (id, event, at, name, target, state, outcome, inverse) VALUES (?,?,?,?,?,?,?,?)
-			ON CONFLICT (id) DO UPDATE SET state = excluded.state, outcome = excluded.outcome, inverse = excluded.inverse RETURNING id`,
-			numberOrNull(a.ID), numberOrNull(a.EventID), ms(a.At.Time), clean(a.Name, 64), clean(a.Target, keyMax), clean(a.State, 64),
-			clean(a.Outcome, 4096), clean(a.Inverse, 1024)).Scan(&id)
-	})
-	return id, err
 }

@@ -130,7 +130,9 @@ func (p *purge) events(cut int64) {
 	p.add(`DELETE FROM events WHERE id IN (SELECT id FROM events WHERE open = 0 AND last_at < ? LIMIT ?)`, cut, purgeRows)
 	p.add(`DELETE FROM held WHERE seq IN (SELECT seq FROM held WHERE state > 2 AND state_at < ? LIMIT ?)`, cut, purgeRows)
 	p.add(`DELETE FROM holds WHERE id IN (SELECT id FROM holds WHERE ended_at < ? LIMIT ?)`, cut, purgeRows)
-	for _, table := range []string{"actions", "audit", "journal"} {
+	// What is in force stays, however old, or it could not be undone.
+	p.add(`DELETE FROM actions WHERE id IN (SELECT id FROM actions WHERE at < ? AND (record = '' OR undone_at IS NOT NULL) ORDER BY id LIMIT ?)`, cut, purgeRows)
+	for _, table := range []string{"evidence", "notices", "audit", "journal"} {
 		p.add(`DELETE FROM `+table+` WHERE id IN (SELECT id FROM `+table+` WHERE at < ? ORDER BY id LIMIT ?)`, cut, purgeRows)
 	}
 }
