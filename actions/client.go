@@ -97,6 +97,13 @@ func (x *Executor) changed(ctx context.Context, req request) (Record, error) {
 	return *last.Record, err
 }
 
+// RunScript runs a program of the operator's by its name in executor.toml, with the report
+// to read. The text says how it ended and what it said.
+func (x *Executor) RunScript(ctx context.Context, name string, report []byte) (string, error) {
+	last, err := x.call(ctx, request{Verb: verbRunScript, Script: &Script{Name: name, Report: report}}, nil)
+	return last.Text, err
+}
+
 // Records lists the changes that are in force, the oldest first.
 func (x *Executor) Records(ctx context.Context) ([]Record, error) {
 	var out []Record

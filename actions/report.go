@@ -3,23 +3,34 @@ package actions
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"osm/policy"
 	store "osm/sql"
 )
 
-// reportAction writes an event for people: into the log and beside the event. Later ways
-// to tell people (mail, a program) take the same text.
+// reportAction writes an event for people: into the log, beside the event, and by whatever
+// ways the operator set ([Notifier]).
 func reportAction() action {
 	return action{
-		plan: func(c policy.EventChange, _ *policy.Rules, _ *policy.HoldPlanner, _ policy.Moment) (Step, bool) {
+		plan: func(c policy.EventChange, _ policy.Action, _ *Context) (Step, bool) {
 			return planReport(c), true
 		},
-		run: func(_ context.Context, r *Runner, ev *policy.Event, _ *Step) (string, string, error) {
-			text := ReportText(ev)
+		run: func(ctx context.Context, r *Runner, ev *policy.Event, s *Step, row *store.Action) error {
+			row.Outcome = ReportText(ev)
+			if len(s.would) > 0 {
+				row.Outcome += "; enforcing, it would have: " + strings.Join(s.would, ", ")
+			}
 			r.o.Log.Info("report", "event", ev.ID, "account", ev.Account, "mailbox", ev.Mailbox, "trigger", ev.Trigger,
 				"used", ev.Used, "max", ev.Max, "per", ev.Per, "verdict", ev.Verdict.String(), "mode", ev.Mode.String())
-			return text, "", nil
+			if r.o.Report == nil {
+				return nil
+			}
+			told, err := r.o.Report(ctx, ev, s)
+			if told != "" {
+				row.Outcome += "; " + told
+			}
+			return err
 		},
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +24,28 @@ func overEvent(mode policy.Mode) policy.EventChange {
 	}
 }
 
+// ladder is a mailbox that goes over a trigger with three steps, as a new event or once more.
+func ladder(isNew bool) policy.EventChange {
+	c := overEvent(policy.Enforce)
+	c.New, c.Again = isNew, !isNew
+	c.Event.Watch, c.Event.Mailbox, c.Event.Key = policy.WatchLogin, "info@shop.example", "shop info@shop.example"
+	c.Actions = append(c.Actions, policy.Action{Name: policy.ActionBlockLogin, For: 24 * time.Hour, From: 2}, policy.Action{Name: policy.ActionSuspendAccount, From: 3})
+	return c
+}
+
+func asks(action string) policy.EventChange {
+	c := overEvent(policy.Enforce)
+	c.Actions = []policy.Action{{Name: action, For: time.Hour}}
+	return c
+}
+
+func visitors(ips ...string) (list []policy.Evidence) {
+	for _, ip := range ips {
+		list = append(list, policy.Evidence{ClientIP: netip.MustParseAddr(ip), Confidence: policy.ConfidenceHigh})
+	}
+	return list
+}
+
 func TestPlan(t *testing.T) {
 	now := policy.Moment{Wall: time.Unix(1e9, 0), Boot: policy.BootShift}
 	shared := overEvent(policy.Enforce)
@@ -34,20 +57,31 @@ func TestPlan(t *testing.T) {
 	rehold := again
 	rehold.Again, rehold.Actions = true, []policy.Action{{Name: policy.ActionHold, For: time.Hour}}
 	for _, row := range []struct {
-		name string
-		c    policy.EventChange
-		want string // steps as name[:left]
+		name    string
+		c       policy.EventChange
+		want    string // steps as name[:left]
+		times   int64
+		dry     bool
+		request []policy.Evidence
 	}{
-		{"report and hold", overEvent(policy.Enforce), "report hold"},
-		{"a trigger that only observes gives no more than a report", overEvent(policy.Observe), "report"},
-		{"an event that is not new gives nothing", again, ""},
-		{"one whose hold has ended gives the hold again", rehold, "hold"},
-		{"a hold on everybody under one web user is left out, with the reason", shared, "report hold:left"},
-		{"an action of a later version is left out, with the reason", unknown, "suspend:left"},
+		{name: "report and hold", c: overEvent(policy.Enforce), want: "report hold"},
+		{name: "a trigger that only observes gives no more than a report", c: overEvent(policy.Observe), want: "report"},
+		{name: "an event that is not new gives nothing", c: again},
+		{name: "one whose hold has ended gives the hold again", c: rehold, want: "hold"},
+		{name: "a hold on everybody under one web user is left out, with the reason", c: shared, want: "report hold:left"},
+		{name: "an action of a later version is left out, with the reason", c: unknown, want: "suspend:left"},
+		{name: "the first time gives the first step of a ladder", c: ladder(true), times: 1, want: "report hold"},
+		{name: "the second time gives the second as well", c: ladder(true), times: 2, want: "report hold block-login"},
+		{name: "the third time gives all", c: ladder(true), times: 3, want: "report hold block-login suspend-account"},
+		{name: "who goes on after his hold has ended climbs too, and is not reported again", c: ladder(false), times: 2, want: "hold block-login"},
+		{name: "a dry run does nothing but report", c: ladder(true), times: 3, dry: true, want: "report hold:left block-login:left suspend-account:left"},
+		{name: "an address is blocked that certain evidence names", c: asks(policy.ActionBlockIP), request: visitors("192.0.2.7"), want: "block-ip"},
+		{name: "none is blocked where evidence names two", c: asks(policy.ActionBlockIP), request: visitors("192.0.2.7", "192.0.2.8"), want: "block-ip:left"},
+		{name: "none is blocked without evidence", c: asks(policy.ActionBlockIP), want: "block-ip:left"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			var got []string
-			for _, s := range Plan(row.c, &policy.Rules{}, policy.NewHoldPlanner(), now) {
+			for _, s := range Plan(row.c, &Context{Rules: &policy.Rules{}, Holds: policy.NewHoldPlanner(), Now: now, Times: row.times, DryRun: row.dry, Request: row.request}) {
 				if s.Left != "" {
 					s.Name += ":left"
 				}
@@ -70,7 +104,7 @@ func TestRunnerPutsTheHoldAndWritesDownWhatFollowed(t *testing.T) {
 	if err := s.store.UpsertEvent(t.Context(), c.Event); err != nil {
 		t.Fatal(err)
 	}
-	steps := Plan(c, s.engine.Rules(), policy.NewHoldPlanner(), s.now())
+	steps := Plan(c, &Context{Rules: s.engine.Rules(), Holds: policy.NewHoldPlanner(), Now: s.now()})
 	if err := r.Run(t.Context(), c.Event, steps); err != nil {
 		t.Fatal(err)
 	}
@@ -89,10 +123,10 @@ func TestRunnerPutsTheHoldAndWritesDownWhatFollowed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, want := range []store.Action{
-		{Name: "report", State: stateDone, Outcome: "shop went over account-hour (account): 300 of 300 recipients in 1h; further messages: freeze"},
-		{Name: "hold", State: stateDone, Outcome: "hold 1 on account shop, until", Inverse: "osmctl release 1"},
-		{Name: "hold", State: stateFailed, Outcome: "no rules today", Inverse: "osmctl release 2"},
-		{Name: "suspend", State: stateLeft, Outcome: "not known"},
+		{Name: "report", State: StateDone, Outcome: "shop went over account-hour (account): 300 of 300 recipients in 1h; further messages: freeze"},
+		{Name: "hold", State: StateDone, Outcome: "hold 1 on account shop, until", Inverse: "osmctl release 1"},
+		{Name: "hold", State: StateFailed, Outcome: "no rules today", Inverse: "osmctl release 2"},
+		{Name: "suspend", State: StateLeft, Outcome: "not known"},
 	} {
 		if i >= len(ev.Actions) {
 			t.Fatalf("only %d actions are written down: %+v", i, ev.Actions)

@@ -10,11 +10,10 @@ import (
 type EventChange struct {
 	Event Event
 	New   bool // raised just now: the moment for its actions. Ended: Event.Open is false
-	// Again: a message went over though the event is open and asks for a hold, which would
-	// have stopped it before. That hold has ended, or was never put.
+	// Again: a message went over though the event is open and asks for a hold (or to discard),
+	// which would have stopped it before. That hold has ended, or was never put.
 	Again bool
-	// Actions and Release are what the trigger says for this sender; only when New, or of
-	// the actions the hold when Again.
+	// Actions and Release are what the trigger says for this sender; only when New or Again.
 	Actions []Action
 	Release Release
 }
@@ -113,9 +112,9 @@ func (ev *openEvent) changed(o *Over, at Moment) EventChange {
 		return c
 	}
 	for i := range o.Actions {
-		if o.Actions[i].Name == ActionHold {
+		if a := o.Actions[i].Name; a == ActionHold || a == ActionDiscard {
 			ev.askedAt = at.Boot
-			c.Again, c.Actions, c.Release = true, o.Actions[i:i+1:i+1], o.Release
+			c.Again, c.Actions, c.Release = true, o.Actions, o.Release
 		}
 	}
 	return c

@@ -193,7 +193,7 @@ func TestPlanHold(t *testing.T) {
 			}
 			c := EventChange{Event: tt.event, New: true, Actions: []Action{{Name: ActionReport}, {Name: ActionHold, For: time.Hour}}, Release: WhenFree}
 			c.Event.ID, c.Event.Mode, c.Event.At, c.Event.Trigger = 5, Enforce, noon().Wall, "t"
-			h, why, ok := p.Plan(c, tt.rules, noon())
+			h, why, ok := p.Plan(c, c.Actions[1], tt.rules, noon())
 			got := ""
 			if ok {
 				got = h.Scope.String() + " " + h.Account + " " + h.Value
@@ -205,7 +205,7 @@ func TestPlanHold(t *testing.T) {
 				t.Errorf("hold = %+v (%v)", h, ValidateHold(&h))
 			}
 			if tt.released != nil && tt.why != "" {
-				if _, why, ok := p.Plan(c, tt.rules, noon().Add(grace)); !ok {
+				if _, why, ok := p.Plan(c, c.Actions[1], tt.rules, noon().Add(grace)); !ok {
 					t.Errorf("after the grace time none: %s", why)
 				}
 			}
@@ -213,20 +213,19 @@ func TestPlanHold(t *testing.T) {
 	}
 }
 
-func TestOnlyNewEnforcedEventsWithTheActionPlanAHold(t *testing.T) {
+func TestOnlyNewEnforcedEventsPlanAHold(t *testing.T) {
 	c := EventChange{Event: Event{Watch: WatchAccount, Account: "shop", Key: "shop", Mode: Enforce}, New: true, Actions: []Action{{Name: ActionHold}}}
 	for name, change := range map[string]func(*EventChange){
 		"not new":        func(c *EventChange) { c.New = false },
 		"only observing": func(c *EventChange) { c.Event.Mode = Observe },
-		"only reporting": func(c *EventChange) { c.Actions = []Action{{Name: ActionReport}} },
 	} {
 		x := c
 		change(&x)
-		if h, why, ok := NewHoldPlanner().Plan(x, &Rules{}, noon()); ok || why != "" {
+		if h, why, ok := NewHoldPlanner().Plan(x, Action{Name: ActionHold}, &Rules{}, noon()); ok || why != "" {
 			t.Errorf("%s: %+v %q", name, h, why)
 		}
 	}
-	if h, _, ok := NewHoldPlanner().Plan(c, &Rules{}, noon()); !ok || !h.Until.IsZero() {
+	if h, _, ok := NewHoldPlanner().Plan(c, Action{Name: ActionHold}, &Rules{}, noon()); !ok || !h.Until.IsZero() {
 		t.Errorf("a hold without a length: %+v, %v", h, ok)
 	}
 }
@@ -243,9 +242,10 @@ func TestAHoldThatEndedWhileItsSenderGoesOnIsPutAgain(t *testing.T) {
 		return c[len(c)-1]
 	}
 	r := &Rules{Settings: Settings{HoldGrace: 30 * time.Minute}}
+	hold := Action{Name: ActionHold, For: 20 * time.Minute}
 	now := noon()
 	first := over(now)
-	h, _, ok := p.Plan(first, r, now)
+	h, _, ok := p.Plan(first, hold, r, now)
 	if !first.New || !ok {
 		t.Fatalf("the first: %+v", first)
 	}
@@ -255,26 +255,26 @@ func TestAHoldThatEndedWhileItsSenderGoesOnIsPutAgain(t *testing.T) {
 	r.Holds = []Hold{h}
 	now = now.Add(11 * time.Second)
 	c := over(now)
-	if _, why, ok := p.Plan(c, r, now); ok || why != "" {
+	if _, why, ok := p.Plan(c, hold, r, now); ok || why != "" {
 		t.Errorf("while the hold stands another is put, or it is said that none is: %q", why)
 	}
 	now = now.Add(20 * time.Minute) // its time is over
 	c = over(now)
-	if !c.Again || c.New || len(c.Actions) != 1 || c.Actions[0].Name != ActionHold {
-		t.Fatalf("after its end: %+v, want it to ask for a hold and nothing else", c)
+	if !c.Again || c.New || len(c.Actions) != 2 {
+		t.Fatalf("after its end: %+v, want it to ask again, with all that its trigger asks for", c)
 	}
-	again, _, ok := p.Plan(c, r, now)
+	again, _, ok := p.Plan(c, hold, r, now)
 	if !ok || again.EventID != first.Event.ID || again.Release != WhenFree || !again.Until.Equal(now.Wall.Add(20*time.Minute)) {
 		t.Errorf("after its end: %+v, %v; want it again", again, ok)
 	}
 	p.Released(again, now)
 	now = now.Add(20 * time.Minute)
 	r.Holds = nil
-	if _, why, ok := p.Plan(over(now), r, now); ok || why != "" {
+	if _, why, ok := p.Plan(over(now), hold, r, now); ok || why != "" {
 		t.Errorf("within the grace time: put %v, said %q", ok, why)
 	}
 	now = now.Add(20 * time.Minute)
-	if _, _, ok := p.Plan(over(now), r, now); !ok {
+	if _, _, ok := p.Plan(over(now), hold, r, now); !ok {
 		t.Error("after the grace time none is put")
 	}
 	now = now.Add(time.Minute)

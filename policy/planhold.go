@@ -10,8 +10,8 @@ import (
 // maxReleased bounds the releases that a [HoldPlanner] remembers.
 const maxReleased = 10_000
 
-// HoldPlanner turns the "hold" action of a trigger into the narrowest hold that stops
-// the culprit. It remembers what operators released, so as not to put it again at once.
+// HoldPlanner turns the actions "hold" and "discard" of a trigger into the narrowest hold
+// that stops the culprit. It remembers what operators released, so as not to put it again at once.
 type HoldPlanner struct {
 	mu       sync.Mutex // guards what follows
 	released map[holdTarget]int64
@@ -56,35 +56,29 @@ func (p *HoldPlanner) inGrace(h *Hold, grace time.Duration, now Moment) bool {
 	return false
 }
 
-// Plan says which hold an event asks for that is new, or whose sender goes on after its
+// Plan says which hold an action, hold or discard, of an event asks for that is new, or whose sender goes on after its
 // hold has ended. If ok is false none is to be put, and why says the reason in words for
-// the event; it is empty if nobody asked for a hold, or asks again.
+// the event; it is empty if it is asked again.
 //
 // The culprit is the mailbox for a login trigger, the directory or the Subject for
 // theirs, else the account. Directory and Subject are the sender's to choose: where one
 // of an account's is on hold and the account goes over again, the account is held. What
 // rests on a claim takes no part in that, neither as the first nor as the second, or a
 // neighbour under the same web user could have it held.
-func (p *HoldPlanner) Plan(c EventChange, r *Rules, now Moment) (h Hold, why string, ok bool) {
-	h, why, ok = p.plan(c, r, now)
+func (p *HoldPlanner) Plan(c EventChange, action Action, r *Rules, now Moment) (h Hold, why string, ok bool) {
+	h, why, ok = p.plan(c, action, r, now)
 	if c.Again {
 		why = "" // it was said when the event was new, and is asked again and again
 	}
 	return h, why, ok
 }
 
-func (p *HoldPlanner) plan(c EventChange, r *Rules, now Moment) (h Hold, why string, ok bool) {
+func (p *HoldPlanner) plan(c EventChange, action Action, r *Rules, now Moment) (h Hold, why string, ok bool) {
 	ev := &c.Event
-	var action *Action
-	for i := range c.Actions {
-		if c.Actions[i].Name == ActionHold {
-			action = &c.Actions[i]
-		}
-	}
-	if !c.New && !c.Again || action == nil || ev.Mode != Enforce {
+	if !c.New && !c.Again || ev.Mode != Enforce {
 		return Hold{}, "", false
 	}
-	h, why = culprit(ev)
+	h, why = Culprit(ev)
 	if why != "" {
 		return Hold{}, why, false
 	}
@@ -99,6 +93,9 @@ func (p *HoldPlanner) plan(c EventChange, r *Rules, now Moment) (h Hold, why str
 		return Hold{}, "an operator released it a short time ago", false
 	}
 	h.Verdict, h.Release, h.Trigger, h.EventID = Freeze, c.Release, ev.Trigger, ev.ID
+	if action.Name == ActionDiscard {
+		h.Verdict = Discard
+	}
 	if action.For > 0 {
 		h.Until = now.Wall.Add(action.For)
 	}
@@ -110,8 +107,9 @@ func (p *HoldPlanner) plan(c EventChange, r *Rules, now Moment) (h Hold, why str
 // of it would stop those who did nothing.
 func manySenders(account string) bool { return strings.HasPrefix(account, "(") }
 
-// culprit is the narrowest target of an event, or why there is none.
-func culprit(ev *Event) (h Hold, why string) {
+// Culprit is the narrowest target of an event that a hold can be put on, or why there is
+// none.
+func Culprit(ev *Event) (h Hold, why string) {
 	h.Account = ev.Account
 	part, hasPart := strings.CutPrefix(ev.Key, ev.Account+" ")
 	if ev.Watch == WatchDirectory {

@@ -95,6 +95,10 @@ func ValidateTrigger(t *Trigger) Mistakes {
 	c.want(int(t.Release) < len(releaseNames), "release", t.Release, oneOf(releaseNames[:]))
 	c.want(int(t.Mode) < len(modeNames), "mode", t.Mode, oneOf(modeNames[:]))
 	c.actions(t.Actions)
+	for _, a := range t.Actions {
+		why, ok := Applies(a.Name, t.Watch)
+		c.want(ok, "actions", a.Name, why)
+	}
 	return c.found
 }
 

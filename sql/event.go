@@ -141,17 +141,18 @@ func (s *Store) OpenEvents(ctx context.Context) ([]policy.Event, error) {
 	})
 }
 
-// Unfinished is an open event with the names of those of its actions that came to an end.
+// Unfinished is an open event with the names of those of its actions that are written down:
+// they came to an end, or are tried again by rule.
 type Unfinished struct {
 	policy.Event
 	Done []string
 }
 
 // UnfinishedEvents lists the open events of enforcing triggers, at most 10,000, the oldest
-// first. An action in the state failed did not come to an end.
+// first. An action in the state failed that is not tried again by rule did not come to an end.
 func (s *Store) UnfinishedEvents(ctx context.Context, failed string) ([]Unfinished, error) {
 	return rowsOf(ctx, s, "list events with their actions", "SELECT "+eventColumnsRead+`,
-		(SELECT group_concat(DISTINCT a.name) FROM actions a WHERE a.event = events.id AND a.state <> ?)
+		(SELECT group_concat(DISTINCT a.name) FROM actions a WHERE a.event = events.id AND (a.state <> ? OR a.next_at IS NOT NULL))
 		FROM events WHERE open = 1 AND mode = ? ORDER BY id LIMIT 10000`, []value{failed, int64(policy.Enforce)}, func(v []value) Unfinished {
 		e := eventOf(v)
 		return Unfinished{e.Policy(), strings.Split(str(v[len(v)-1]), ",")}

@@ -59,6 +59,7 @@ type daemon struct {
 	planner  *policy.HoldPlanner
 	planned  chan policy.EventChange // new events that wait for their actions
 	acting   sync.Mutex              // one event's actions at a time
+	due      chan struct{}           // an action waits for its turn
 	owed     owed
 	executor *actions.Executor
 	held     *actions.Held
@@ -91,7 +92,7 @@ func serve(cfg config.Config, o options, sockets map[string]*net.UnixListener, l
 	signal.Notify(hup, syscall.SIGHUP)
 	d := &daemon{
 		cfg: cfg, o: o, log: log, clock: origin.Clock(), sockets: sockets, life: newLife(),
-		stopping: stopping, watched: map[string]watched{}, planned: make(chan policy.EventChange, maxPlanned), children: watchChildren(), missing: newMissing(),
+		stopping: stopping, watched: map[string]watched{}, planned: make(chan policy.EventChange, maxPlanned), due: make(chan struct{}, 1), children: watchChildren(), missing: newMissing(),
 	}
 	d.started = d.clock().Wall
 	d.alarms = newAlarms(log, d.wall)
@@ -196,7 +197,7 @@ func (d *daemon) buildActions() error {
 		Keep: held.Keep, ReleaseEvery: held.ReleaseRate.Every(),
 		Identify: d.ownerOf, Place: func(id policy.Identity) policy.Identity { return d.panel.Map().Place(id) },
 	})
-	d.runner = actions.NewRunner(actions.RunnerOptions{Store: d.store, Log: d.log.With("component", "actions"), Now: d.clock, Changed: d.changed})
+	d.buildRunner()
 	return d.buildTracker()
 }
 
@@ -267,6 +268,7 @@ func (d *daemon) run(ctx context.Context, hup <-chan os.Signal) error {
 	d.life.start("refill", d.fillCounters)
 	d.life.start("held", d.held.Run)
 	d.life.start("actions", d.act)
+	d.life.start("follow-up", d.followUp)
 	d.flow.open()
 	d.life.start("house", d.keepHouse)
 	d.life.start("upkeep", d.keepUp)

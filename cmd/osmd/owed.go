@@ -143,8 +143,11 @@ func (d *daemon) actAgain(ctx context.Context) error {
 	now := d.clock()
 	var errs []error
 	for _, u := range list {
-		steps := actions.Remaining(actions.Plan(d.askedBy(u.Event, now), d.engine.Rules(), d.planner, now), u.Done)
+		steps, err := d.plan(ctx, d.askedBy(u.Event, now))
+		steps = actions.Remaining(steps, u.Done)
 		switch {
+		case err != nil:
+			errs = append(errs, fmt.Errorf("event %d: %w", u.ID, err))
 		case len(steps) == 0:
 		case now.Wall.Sub(u.At).Abs() < plannedSoon:
 			errs = append(errs, errOnTheirWay)

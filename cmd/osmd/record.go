@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"osm/actions"
 	"osm/policy"
 )
 
@@ -58,12 +57,15 @@ func (d *daemon) act(ctx context.Context) error {
 	}
 }
 
-// carryOut does what follows one event. What fails is done again ([daemon.actAgain]).
+// carryOut does what follows one event. What fails is done again ([actions.Runner.Due]).
 func (d *daemon) carryOut(ctx context.Context, c policy.EventChange) {
 	d.acting.Lock()
 	defer d.acting.Unlock()
-	steps := actions.Plan(c, d.engine.Rules(), d.planner, d.clock())
-	if err := d.runner.Run(ctx, c.Event, steps); err != nil {
+	steps, err := d.plan(ctx, c)
+	if err == nil {
+		err = d.runner.Run(ctx, c.Event, steps)
+	}
+	if err != nil {
 		d.log.Error("an action failed", "event", c.Event.ID, "account", c.Event.Account, "trigger", c.Event.Trigger, "err", err)
 		d.alarms.raise("actions", fmt.Sprintf("event %d: %v", c.Event.ID, err))
 		d.owed.add(taskRules) // a hold may be stored and not stand

@@ -330,7 +330,7 @@ func TestAReleaseIsRememberedAcrossARestart(t *testing.T) {
 	plan := func(account string) bool {
 		c := policy.EventChange{New: true, Actions: []policy.Action{{Name: policy.ActionHold}},
 			Event: policy.Event{Watch: policy.WatchAccount, Account: account, Key: account, Mode: policy.Enforce}}
-		_, _, ok := b.planner.Plan(c, rules, b.now)
+		_, _, ok := b.planner.Plan(c, c.Actions[0], rules, b.now)
 		return ok
 	}
 	b.pass(50 * time.Minute)

@@ -1,0 +1,31 @@
+package actions
+
+import (
+	"context"
+	"fmt"
+
+	"osm/policy"
+	store "osm/sql"
+)
+
+// scriptAction hands the report to a program of the operator's.
+func scriptAction() action {
+	return action{
+		slow: true,
+		plan: func(c policy.EventChange, a policy.Action, _ *Context) (Step, bool) {
+			return Step{Name: a.Name, Target: a.Script, script: a.Script}, true
+		},
+		run: runScript,
+	}
+}
+
+func runScript(ctx context.Context, r *Runner, ev *policy.Event, s *Step, row *store.Action) error {
+	text, err := r.o.Document(ctx, ev)
+	if err != nil {
+		return fmt.Errorf("write the report: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, changeTime)
+	defer cancel()
+	row.Outcome, err = r.o.Executor.RunScript(ctx, s.script, text)
+	return err
+}

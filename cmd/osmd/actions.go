@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"osm/actions"
+	"osm/policy"
+)
+
+// buildRunner makes what does the actions of events.
+func (d *daemon) buildRunner() {
+	d.runner = actions.NewRunner(actions.RunnerOptions{
+		Store: d.store, Executor: d.executor, Log: d.log.With("component", "actions"), Now: d.clock, Changed: d.changed,
+		Grace: func() time.Duration { return d.engine.Rules().Settings.HoldGrace },
+		Alarm: func(text string) { d.alarms.raise("actions", text) },
+		Kick: func() {
+			select {
+			case d.due <- struct{}{}:
+			default:
+			}
+		},
+	})
+}
+
+// plan says what follows an event, with all that is known about it.
+func (d *daemon) plan(ctx context.Context, c policy.EventChange) ([]actions.Step, error) {
+	if !c.New && !c.Again {
+		return nil, nil
+	}
+	rules, now := d.engine.Rules(), d.clock()
+	x := actions.Context{Rules: rules, Holds: d.planner, Now: now, DryRun: d.settings.config().Actions.DryRun}
+	if climbs(c.Actions) {
+		if err := d.store.Flush(ctx); err != nil {
+			return nil, err
+		}
+		n, err := d.store.Times(ctx, &c.Event, now.Wall.Add(-rules.Settings.Again))
+		if err != nil {
+			return nil, err
+		}
+		x.Times = n
+		if c.Again { // this time is not written down yet
+			x.Times++
+		}
+	}
+	return actions.Plan(c, &x), nil
+}
+
+// climbs reports whether some actions follow only from a later time on.
+func climbs(list []policy.Action) bool {
+	for _, a := range list {
+		if a.From > 1 {
+			return true
+		}
+	}
+	return false
+}
+
+// planAgain plans the actions of a stored event anew.
+func (d *daemon) planAgain(ctx context.Context, ev policy.Event) ([]actions.Step, error) {
+	return d.plan(ctx, d.askedBy(ev, d.clock()))
+}
+
+// dueEvery is how often it is looked for actions that are to be tried again or undone.
+const dueEvery = 5 * time.Second
+
+// followUp does slow actions, tries failed ones again, and ends those whose time is over. The panel's
+// commands may be slow: it waits beside everything else.
+func (d *daemon) followUp(ctx context.Context) error {
+	tick := time.NewTicker(dueEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		case <-d.due:
+		}
+		if d.store.ClockSet() != "" || !d.store.Health().OK {
+			continue
+		}
+		if err := d.runner.Due(ctx, d.planAgain); err != nil && ctx.Err() == nil {
+			d.log.Warn("actions that were due", "err", err)
+		}
+	}
+}
