@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 
+	"osm/policy"
 	store "osm/sql"
 )
 
@@ -41,8 +42,11 @@ func (r *Runner) Undo(ctx context.Context, id int64, by string) (store.Action, e
 }
 
 func (r *Runner) takeBack(ctx context.Context, a *store.Action, by string) (said string, err error) {
-	if hold, err := strconv.ParseInt(a.Record, 10, 64); err == nil {
-		err := r.o.Store.EndHold(ctx, hold, by)
+	if a.Name == policy.ActionHold || a.Name == policy.ActionDiscard {
+		hold, err := strconv.ParseInt(a.Record, 10, 64)
+		if err == nil {
+			err = r.o.Store.EndHold(ctx, hold, by)
+		}
 		if errors.Is(err, store.ErrNotFound) {
 			return fmt.Sprintf("hold %d had ended", hold), nil
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"strconv"
 	"time"
 
 	"osm/policy"
@@ -61,7 +62,12 @@ func (s *Store) setAt(p policy.Provenance) time.Time {
 func (s *Store) EndHold(ctx context.Context, id int64, by string) error {
 	return s.do(ctx, "end hold", func(ctx context.Context, tx *sql.Tx) error {
 		result, err := tx.ExecContext(ctx, "UPDATE holds SET ended_at = ?, ended_by = ? WHERE id = ? AND ended_at IS NULL", ms(s.o.Now()), clean(by, 128), id)
-		return changed(result, err, "hold", id)
+		if err := changed(result, err, "hold", id); err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, "UPDATE actions SET state = 'undone', undone_at = ?, undone_by = ?, next_at = NULL WHERE record = ? AND undone_at IS NULL AND name IN (?, ?)",
+			ms(s.o.Now()), clean(by, 128), strconv.FormatInt(id, 10), policy.ActionHold, policy.ActionDiscard)
+		return err
 	})
 }
 

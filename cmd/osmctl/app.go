@@ -88,7 +88,7 @@ document: an object, or {"items": [...], "next": "..."} for a list. Exit status:
 		EnableBashCompletion: true,
 		Flags:                globalFlags(),
 		Commands: slices.Concat(e.statusCommands(), e.lookCommands(), e.heldCommands(), e.holdCommands(),
-			e.ruleCommands(), e.configCommands(), e.adminCommands(), e.webCommands()),
+			e.actionCommands(), e.ruleCommands(), e.configCommands(), e.adminCommands(), e.webCommands()),
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
 				return unknownCommand(c.App.Commands, c.Args().First())

@@ -135,6 +135,19 @@ func number64(s, what string) (int64, error) {
 	return n, nil
 }
 
+// requestsText tells which scripts and web requests sent.
+func (e *env) requestsText(list []control.Evidence) {
+	if len(list) == 0 {
+		return
+	}
+	e.line("\nWhich requests sent:")
+	rows := [][]string{}
+	for _, r := range list {
+		rows = append(rows, []string{e.when(r.At), dash(r.ClientIP), dash(strings.TrimSpace(r.Method + " " + r.VirtualHost + r.URL)), dash(r.Script), r.Confidence, r.Basis})
+	}
+	e.table(columns("at", "visitor", "request~60", "script~60", "certainty", "grounds~80"), rows)
+}
+
 func (e *env) eventText(v *control.Event) {
 	e.line("Event %d: %s went over trigger %s", v.ID, v.Key, v.Trigger)
 	claimed := ""
@@ -148,8 +161,12 @@ func (e *env) eventText(v *control.Event) {
 		"went over", e.moment(v.At), "last message", e.moment(v.LastAt),
 		"stopped", stoppedText(v), "now", freeText(e, v), "claimed", claimed)
 	for _, a := range v.Actions {
-		e.line("  %s  %s %s: %s %s", e.when(a.At), a.Name, a.Target, a.State, a.Outcome)
+		e.line("  %s  %s %s: %s %s", e.when(a.At), a.Name, a.Target, e.actionState(&a), a.Outcome)
+		if a.Inverse != "" {
+			e.line("      take it back: %s", a.Inverse)
+		}
 	}
+	e.requestsText(v.Requests)
 	if len(v.Evidence) > 0 {
 		e.line("\nWhat the messages have in common:")
 		for _, one := range v.Evidence {

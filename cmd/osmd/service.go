@@ -28,6 +28,7 @@ func (d *daemon) newService() error {
 		Metrics: d.metrics.Handler(), Reload: d.reload, Changed: d.changed, Kick: d.held.Kick, Reread: d.reread,
 		Released: func(h policy.Hold) { d.planner.Released(h, d.clock()) },
 		WasReset: d.wasReset,
+		Undo:     d.runner.Undo,
 	})
 	if err != nil {
 		return err

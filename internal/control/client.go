@@ -385,6 +385,18 @@ func (c *Client) Undo(ctx context.Context, id int64, reason string) (AuditEntry,
 	return post[AuditEntry](ctx, c, fmt.Sprintf("/v1/audit/%d/undo", id), UndoRequest{Reason: reason})
 }
 
+// Actions lists what followed events: Where has account, event, name and standing.
+func (c *Client) Actions(ctx context.Context, q Query) (List[Action], error) {
+	return get[List[Action]](ctx, c, "/v1/actions", q.values())
+}
+
+// UndoAction takes back what an action did. A panel's command may take minutes.
+func (c *Client) UndoAction(ctx context.Context, id int64, reason string) (Action, error) {
+	patient := *c
+	patient.Timeout = maxUndo + 10*time.Second
+	return post[Action](ctx, &patient, fmt.Sprintf("/v1/actions/%d/undo", id), UndoRequest{Reason: reason})
+}
+
 // NewLoginLink asks for a one-time way into the page.
 func (c *Client) NewLoginLink(ctx context.Context, l LoginLink) (LoginLink, error) {
 	return post[LoginLink](ctx, c, "/v1/login-links", l)

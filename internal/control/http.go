@@ -24,6 +24,7 @@ const (
 	// maxWork is the longest that an operation may take; a tail is no operation.
 	maxWork   = 60 * time.Second
 	maxBackup = 10 * time.Minute
+	maxUndo   = 7 * time.Minute // a panel's command, and those before it
 )
 
 // Serve answers on l until ctx ends, then lets running requests finish for a moment. It

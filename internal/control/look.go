@@ -100,6 +100,9 @@ func (s *Service) Event(ctx context.Context, a Actor, id int64) (Event, error) {
 	}
 	s.hide(a, &e)
 	e.Evidence = evidence(e.Messages)
+	for i := range e.Actions {
+		withInverse(&e.Actions[i])
+	}
 	return e, nil
 }
 
@@ -107,6 +110,9 @@ func (s *Service) Event(ctx context.Context, a Actor, id int64) (Event, error) {
 // many accounts.
 func (s *Service) hide(a Actor, e *Event) {
 	e.Messages = slices.DeleteFunc(e.Messages, func(d Decision) bool { return !s.visible(a, d.Account) })
+	if e.Watch == policy.WatchClientIP.String() && a.Role != Operator {
+		e.Requests = nil // of whoever used the address
+	}
 }
 
 // minShare is the least share of the messages that is worth a line of evidence.

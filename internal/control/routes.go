@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"strconv"
 	"time"
 )
 
@@ -137,6 +138,17 @@ func lookRoutes(s *Service) map[string]operation {
 				return Explanation{}, err
 			}
 			return s.Describe(ctx, c.actor, d)
+		}),
+		"GET /v1/actions": listed(s, func(ctx context.Context, c *call, p Page, since time.Time) (List[Action], error) {
+			q := c.URL.Query()
+			f := ActionFilter{Since: since, Account: q.Get("account"), Name: q.Get("name"), Standing: q.Get("standing") == "true"}
+			if text := q.Get("event"); text != "" {
+				var err error
+				if f.Event, err = strconv.ParseInt(text, 10, 64); err != nil {
+					return List[Action]{}, badRequest("event is %.40q: no number", text)
+				}
+			}
+			return s.Actions(ctx, c.actor, f, p)
 		}),
 		"GET /v1/audit": listed(s, func(ctx context.Context, c *call, p Page, since time.Time) (List[AuditEntry], error) {
 			return s.Audit(ctx, c.actor, since, p)
@@ -283,6 +295,19 @@ func changeRoutes(s *Service) map[string]operation {
 				return Setting{}, err
 			}
 			return s.Set(ctx, c.actor, q.Key, q.Value, q.Reason)
+		}),
+		"POST /v1/actions/{id}/undo": within(maxUndo, func(ctx context.Context, c *call) (Action, error) {
+			id, err := c.number("id")
+			if err != nil {
+				return Action{}, err
+			}
+			var q UndoRequest
+			if len(c.body) > 0 {
+				if err := c.read(&q); err != nil {
+					return Action{}, err
+				}
+			}
+			return s.UndoAction(ctx, c.actor, id, q.Reason)
 		}),
 		"POST /v1/audit/{id}/undo": plain(func(ctx context.Context, c *call) (AuditEntry, error) {
 			id, err := c.number("id")

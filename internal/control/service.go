@@ -44,6 +44,8 @@ type Options struct {
 	// Reread reads the panel's lists of accounts and domains again; nil: they are watched
 	// and no more.
 	Reread func(ctx context.Context) error
+	// Undo takes back what an action did at the panel, the firewall or in a home.
+	Undo func(ctx context.Context, action int64, by string) (store.Action, error)
 	// Doctor adds checks that only the daemon can make.
 	Doctor func(ctx context.Context) []Check
 }
