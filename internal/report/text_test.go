@@ -262,6 +262,20 @@ func TestALetterIsBounded(t *testing.T) {
 	}
 }
 
+func TestNoTextIsLongEnoughToPushTheCommandsOutOfALetter(t *testing.T) {
+	f := hostileFacts(strings.Repeat("ä", 32<<10), 100)
+	for i := range f.Event.Actions {
+		f.Event.Actions[i].Inverse = ""
+	}
+	f.Event.Actions[0].Inverse = "osmctl release 2"
+	body := letterOf(t, shippedTemplates(t), New(f), Operator).Body
+	for _, want := range []string{"\n  osmctl event 17\n", "\n  osmctl release 2\n"} {
+		if !strings.Contains(body, want) {
+			t.Errorf("%q is not in a letter of %d bytes", want, len(body))
+		}
+	}
+}
+
 func TestAFolderThatIsNotThereIsAnEmptyOne(t *testing.T) {
 	if _, err := LoadTemplates(filepath.Join(t.TempDir(), "none"), nil); err != nil {
 		t.Error(err)

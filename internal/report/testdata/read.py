@@ -1,4 +1,4 @@
-# Reads a report in YAML or XML with Python's own parsers and writes it as JSON.
+# Reads reports in YAML or XML with Python's own parsers and writes a line of JSON for each.
 import json
 import sys
 import xml.etree.ElementTree as ET
@@ -21,10 +21,11 @@ def value(e):
     return e.text or ""
 
 
-with open(sys.argv[2], "rb") as f:
-    document = f.read()
-if sys.argv[1] == "yaml":
-    out = yaml.safe_load(document)
-else:
-    out = value(ET.fromstring(document))
-json.dump(out, sys.stdout)
+for path in sys.argv[2:]:
+    with open(path, "rb") as f:
+        document = f.read()
+    if sys.argv[1] == "yaml":
+        out = yaml.safe_load(document)
+    else:
+        out = value(ET.fromstring(document))
+    print(json.dumps(out))
