@@ -174,6 +174,9 @@ func TestAReaderSeesOnlyHisOwnAccounts(t *testing.T) {
 	f := sampleFacts()
 	f.Event.Messages[0].Account, f.Event.Messages[0].Subject = "neighbour", "secret"
 	f.Also = append(f.Also, store.Event{ID: 19, Account: "neighbour"})
+	f.Event.Watch, f.Event.Actions[0].Account = "client-ip", "neighbour"
+	f.Event.Actions[0].Target = "secret"
+	f.Event.Requests[0].Script = "/home/neighbour/secret"
 	f.Accounts = []string{"forum"}
 	before := slices.Clone(f.Event.Messages)
 	r := New(f)
@@ -181,11 +184,20 @@ func TestAReaderSeesOnlyHisOwnAccounts(t *testing.T) {
 	if strings.Contains(document, "neighbour") || strings.Contains(document, "secret") {
 		t.Errorf("the report tells of a neighbour:\n%s", document)
 	}
-	if r.Sampled != 11 || len(r.Also) != 1 {
-		t.Errorf("sampled %d and %d other events, want 11 and 1", r.Sampled, len(r.Also))
+	if r.Sampled != 11 || len(r.Also) != 1 || len(r.Evidence) != 2 || len(r.Actions) != 1 {
+		t.Errorf("sampled %d, %d other events, %d pieces of evidence, %d actions; want 11, 1, 2, 1", r.Sampled, len(r.Also), len(r.Evidence), len(r.Actions))
 	}
 	if !reflect.DeepEqual(before, f.Event.Messages) {
 		t.Error("the event that was given has changed")
+	}
+}
+
+func TestACustomerSeesTheEvidenceOfHisEvent(t *testing.T) {
+	f := sampleFacts()
+	f.Event.Messages = nil // it was found before anything was stopped
+	f.Accounts = []string{"forum"}
+	if got := New(f).Evidence; len(got) != 3 || got[0].ClientIP != "203.0.113.77" {
+		t.Errorf("got %+v", got)
 	}
 }
 
@@ -202,7 +214,8 @@ func TestADigestCountsSinceTheReportBefore(t *testing.T) {
 
 func TestWhatWasDoneLastIsUndoneFirst(t *testing.T) {
 	f := sampleFacts()
-	f.Event.Actions = append(f.Event.Actions, store.Action{Inverse: "osmctl undo 5"}, store.Action{Inverse: "osmctl release 2"})
+	f.Event.Actions = append(f.Event.Actions, store.Action{Inverse: "osmctl undo 5"}, store.Action{Inverse: "osmctl release 2"},
+		store.Action{Inverse: "osmctl undo 6", UndoneAt: moment(sentAt), UndoneBy: "root"})
 	if got, want := New(f).Commands.Undo, []string{"osmctl release 2", "osmctl undo 5"}; !slices.Equal(got, want) {
 		t.Errorf("undo is %v, want %v", got, want)
 	}

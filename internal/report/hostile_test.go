@@ -53,8 +53,8 @@ func hostileTexts() map[string]string {
 
 // hostileFacts have a text in every field, and n of each list.
 func hostileFacts(s string, n int) Facts {
-	f := Facts{Evidence: make([]Evidence, n), Also: make([]store.Event, n)}
-	f.Event.Messages, f.Event.Actions = make([]store.Decision, n), make([]store.Action, n)
+	f := Facts{Also: make([]store.Event, n)}
+	f.Event.Messages, f.Event.Actions, f.Event.Requests = make([]store.Decision, n), make([]store.Action, n), make([]store.Evidence, n)
 	fill(reflect.ValueOf(&f).Elem(), s)
 	f.Event.ID = 17
 	f.Accounts = nil

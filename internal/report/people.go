@@ -126,7 +126,7 @@ func (l letter) Period(p store.Period) string {
 func (l letter) Found() []Evidence {
 	var out []Evidence
 	for _, e := range l.Evidence {
-		if e.Confidence != None && (e.Script != "" || e.URL != "" || e.ClientIP != "") {
+		if e.Confidence != policy.ConfidenceNone.String() && (e.Script != "" || e.URL != "" || e.ClientIP != "") {
 			out = append(out, e)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"osm/policy"
 	store "osm/sql"
 )
 
@@ -81,29 +82,19 @@ type Event struct {
 	Open    bool         `json:"open"`
 }
 
-// Confidence says how far evidence can be relied upon.
-type Confidence string
-
-// The confidences. Only what cannot be forged by the sender is high.
-const (
-	High Confidence = "high"
-	Low  Confidence = "low"
-	None Confidence = "none" // looked for and not found
-)
-
 // Evidence is the script and the web request that a message came from, as far as it could
-// be found.
+// be found, see [store.Evidence].
 type Evidence struct {
-	Script      string     `json:"script" max:"1024"` // absolute path of the file
+	At          store.Time `json:"at"`
+	Ref         string     `json:"ref"`
+	Script      string     `json:"script" max:"1024"`
 	URL         string     `json:"url" max:"1024"`
 	Method      string     `json:"method"`
 	VirtualHost string     `json:"virtual_host"`
-	ClientIP    string     `json:"client_ip"` // the visitor's
-	PID         int        `json:"pid"`
-	StartedAt   store.Time `json:"started_at"` // the request
-	SeenAt      store.Time `json:"seen_at"`
-	Basis       string     `json:"basis"` // where it was found, in one line
-	Confidence  Confidence `json:"confidence"`
+	ClientIP    string     `json:"client_ip"`
+	PID         int64      `json:"pid"`
+	Basis       string     `json:"basis"`
+	Confidence  string     `json:"confidence"`
 }
 
 // Message is one of the stopped messages, see [store.Decision].
@@ -137,10 +128,16 @@ type Action struct {
 	State   string     `json:"state"`
 	Outcome string     `json:"outcome" max:"1024"`
 	Inverse string     `json:"inverse" max:"1024"`
+
+	Until    store.Time `json:"until"`
+	Attempts int64      `json:"attempts"`
+	NextAt   store.Time `json:"next_at"`
+	UndoneAt store.Time `json:"undone_at"`
+	UndoneBy string     `json:"undone_by"`
 }
 
 // Commands are what an operator types: what explains the event, and what undoes each
-// action that can be undone, the last one first.
+// action that can be undone and was not yet, the last one first.
 type Commands struct {
 	Explain string   `json:"explain"`
 	Undo    []string `json:"undo" max:"1024"`
@@ -148,37 +145,39 @@ type Commands struct {
 
 // Facts are what a report is made from.
 type Facts struct {
-	Event store.Event   // with its messages and actions
+	Event store.Event   // with its messages, actions and evidence, as [store.Store.Event] gives it
 	Also  []store.Event // other events of the same sender that are open or went over in the time
-	// Evidence with the best first.
-	Evidence []Evidence
-	Kind     Kind
-	Now      time.Time
+	Kind  Kind
+	Now   time.Time
 	// Of a digest: when the report before it was written, and the event's Stopped then.
 	Since         time.Time
 	StoppedBefore int64
 	Host          string // this server's name
 	Version       string // of osm
 	Page          string // the address of the event's page; "" if there is none
-	// Accounts whose messages and events the reader may see; nil = all. An event can hold
-	// messages of several accounts (an address is used by many): give the accounts of the
-	// reseller, or the one of the customer, that the report is for.
+	// Accounts whose messages, evidence, actions and events the reader may see; nil = all.
+	// An event can hold messages of several accounts (an address is used by many): give the
+	// accounts of the reseller, or the one of the customer, that the report is for.
 	Accounts []string
+}
+
+// visible says that the reader may see what is an account's.
+func (f *Facts) visible(account string) bool {
+	return f.Accounts == nil || slices.Contains(f.Accounts, account)
 }
 
 // New makes the report of an event. It has at most 10 messages, the first five and the
 // last five, 10 pieces of evidence, 10 other events and 20 actions. Texts become valid
 // UTF-8 and are cut to the max of their field, where "…" then ends them.
 func New(f Facts) *Report {
-	messages := f.Event.Messages
-	if f.Accounts != nil {
-		messages = slices.DeleteFunc(slices.Clone(messages), func(d store.Decision) bool { return !slices.Contains(f.Accounts, d.Account) })
-	}
+	messages := kept(f.Event.Messages, func(d *store.Decision) bool { return f.visible(d.Account) })
+	actions := kept(f.Event.Actions, func(a *store.Action) bool { return a.Account == "" || f.visible(a.Account) })
+	also := kept(f.Also, func(e *store.Event) bool { return e.ID != f.Event.ID && f.visible(e.Account) })
 	r := &Report{
 		Schema: Schema, Kind: f.Kind, CreatedAt: store.Time{Time: f.Now}, Host: f.Host, OSMVersion: f.Version, Page: f.Page,
-		Event: eventOf(&f.Event), Also: also(&f), Evidence: list(f.Evidence, maxEvidence, evidenceOf),
+		Event: eventOf(&f.Event), Also: list(also, maxAlso, eventOf), Evidence: list(seen(&f, messages), maxEvidence, evidenceOf),
 		Sampled: int64(len(messages)), Top: topOf(messages), Messages: list(sample(messages), maxMessages, messageOf),
-		Actions: list(f.Event.Actions, maxActions, actionOf), Commands: commandsOf(&f.Event),
+		Actions: list(actions, maxActions, actionOf), Commands: commandsOf(f.Event.ID, actions),
 		StoppedSince: f.Event.Stopped,
 	}
 	if f.Kind == Digest {
@@ -207,11 +206,20 @@ func sample(m []store.Decision) []store.Decision {
 	return slices.Concat(m[:maxMessages/2], m[len(m)-maxMessages/2:])
 }
 
-func also(f *Facts) []Event {
-	others := slices.DeleteFunc(slices.Clone(f.Also), func(e store.Event) bool {
-		return e.ID == f.Event.ID || f.Accounts != nil && !slices.Contains(f.Accounts, e.Account)
+// kept is a list without what keep refuses; the list that was given stays as it is.
+func kept[T any](in []T, keep func(*T) bool) []T {
+	return slices.DeleteFunc(slices.Clone(in), func(one T) bool { return !keep(&one) })
+}
+
+// seen is the evidence that the reader may see. An event belongs to one account, save that
+// of an address, which many use: there it is the evidence of the messages that he sees.
+func seen(f *Facts, messages []store.Decision) []store.Evidence {
+	if f.Accounts == nil || f.Event.Watch != policy.WatchClientIP.String() {
+		return f.Event.Requests
+	}
+	return kept(f.Event.Requests, func(e *store.Evidence) bool {
+		return slices.ContainsFunc(messages, func(d store.Decision) bool { return d.Ref == e.Ref })
 	})
-	return list(others, maxAlso, eventOf)
 }
 
 func eventOf(e *store.Event) Event {
@@ -222,7 +230,12 @@ func eventOf(e *store.Event) Event {
 	}
 }
 
-func evidenceOf(e *Evidence) Evidence { return *e }
+func evidenceOf(e *store.Evidence) Evidence {
+	return Evidence{
+		At: e.At, Ref: e.Ref, Script: e.Script, URL: e.URL, Method: e.Method, VirtualHost: e.VirtualHost, ClientIP: e.ClientIP, PID: e.PID,
+		Basis: e.Basis, Confidence: e.Confidence,
+	}
+}
 
 func messageOf(d *store.Decision) Message {
 	return Message{
@@ -233,5 +246,8 @@ func messageOf(d *store.Decision) Message {
 }
 
 func actionOf(a *store.Action) Action {
-	return Action{ID: a.ID, At: a.At, Name: a.Name, Target: a.Target, State: a.State, Outcome: a.Outcome, Inverse: a.Inverse}
+	return Action{
+		ID: a.ID, At: a.At, Name: a.Name, Target: a.Target, State: a.State, Outcome: a.Outcome, Inverse: a.Inverse,
+		Until: a.Until, Attempts: a.Attempts, NextAt: a.NextAt, UndoneAt: a.UndoneAt, UndoneBy: a.UndoneBy,
+	}
 }

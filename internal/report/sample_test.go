@@ -20,9 +20,16 @@ func sampleFacts() Facts {
 		ID: 17, At: moment(began), LastAt: moment(began.Add(40 * time.Second)), Trigger: "directory-hour", Watch: "directory",
 		Key: "forum /home/forum/public_html/contact", Account: "forum", Mode: "enforce", Verdict: "freeze", Max: 100, Per: store.Period(time.Hour),
 		Count: "messages", Used: 100, Stopped: 12, FreeAt: moment(began.Add(time.Hour)), Open: true,
+		Requests: []store.Evidence{
+			{At: moment(began), Ref: "k7m2p000", Script: "/home/forum/public_html/contact/send.php", URL: "/contact/send.php?to=all", Method: "POST",
+				VirtualHost: "forum.example", ClientIP: "203.0.113.77", PID: 4711, Basis: "php-fpm status, pool forum, process 4711", Confidence: "high"},
+			{At: moment(began.Add(3 * time.Second)), Ref: "k7m2p001", Script: "send.php", Basis: "header X-PHP-Originating-Script", Confidence: "low"},
+			{At: moment(began.Add(6 * time.Second)), Ref: "k7m2p002", Basis: "the request was over", Confidence: "none"},
+		},
 		Actions: []store.Action{
 			{ID: 3, EventID: 17, At: moment(began.Add(time.Second)), Name: "hold", Target: "directory forum /home/forum/public_html/contact", State: "done",
-				Outcome: "hold 2 on directory forum /home/forum/public_html/contact, until 2026-11-03 10:41:08 UTC", Inverse: "osmctl release 2"},
+				Outcome: "hold 2 on directory forum /home/forum/public_html/contact, until 2026-11-03 10:41:08 UTC", Inverse: "osmctl release 2",
+				Until: moment(began.Add(time.Hour + time.Second)), Attempts: 1},
 			{ID: 4, EventID: 17, At: moment(began.Add(2 * time.Second)), Name: "rename-script", Target: "/home/forum/public_html/contact/send.php", State: "left",
 				Outcome: "it is not this account's file"},
 		},
@@ -45,11 +52,6 @@ func sampleFacts() Facts {
 			ID: 18, At: moment(began.Add(5 * time.Second)), LastAt: moment(began.Add(30 * time.Second)), Trigger: "scripts-hour", Watch: "scripts", Key: "forum",
 			Account: "forum", Mode: "observe", Verdict: "freeze", Max: 200, Per: store.Period(time.Hour), Count: "messages", Used: 200, Stopped: 4, Open: true,
 		}},
-		Evidence: []Evidence{
-			{Script: "/home/forum/public_html/contact/send.php", URL: "/contact/send.php?to=all", Method: "POST", VirtualHost: "forum.example", ClientIP: "203.0.113.77",
-				PID: 4711, StartedAt: moment(began.Add(-time.Second)), SeenAt: moment(began), Basis: "php-fpm status, pool forum, process 4711", Confidence: High},
-			{Basis: "X-PHP-Script header", Script: "/home/forum/public_html/contact/send.php", SeenAt: moment(began), Confidence: Low},
-		},
 	}
 }
 

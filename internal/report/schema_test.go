@@ -67,7 +67,7 @@ func TestTheExamplesOfTheSchemaAreReal(t *testing.T) {
 	document := schemaText(t)
 	f := sampleFacts()
 	f.Event.Messages = f.Event.Messages[:1] // one tells the shape
-	f.Evidence, f.Also = f.Evidence[:1], nil
+	f.Event.Requests, f.Also = f.Event.Requests[:1], nil
 	r := New(f)
 	for _, f := range formats() {
 		mark := fmt.Sprintf("<!-- report.%s -->\n", f)

@@ -148,7 +148,7 @@ func readTemplate(path, name string) (*template.Template, error) {
 // found when it is loaded and not at night.
 func (t *Templates) try(own *template.Template) error {
 	full := &Report{
-		Event: Event{Mode: "enforce"}, Also: make([]Event, 1), Evidence: []Evidence{{Script: "/x", Confidence: Low}}, Messages: make([]Message, 1),
+		Event: Event{Mode: "enforce"}, Also: make([]Event, 1), Evidence: []Evidence{{Script: "/x", Confidence: "low"}}, Messages: make([]Message, 1),
 		Actions: make([]Action, 1), Commands: Commands{Undo: make([]string, 1)},
 		Top: Top{Mailboxes: Shares{Most: make([]Share, 1)}},
 	}

@@ -48,7 +48,7 @@ func TestLettersAreAsTheirGoldenFiles(t *testing.T) {
 	templates := shippedTemplates(t)
 	mailbox := sampleFacts()
 	mailbox.Event.Mailbox, mailbox.Event.Trigger, mailbox.Event.Watch, mailbox.Event.Key = "info@forum.example", "login-hour", "login", "forum info@forum.example"
-	mailbox.Evidence = nil
+	mailbox.Event.Requests = nil
 	claimed := sampleFacts()
 	claimed.Event.Claimed = true
 	ended := digestFacts()

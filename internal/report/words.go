@@ -45,10 +45,10 @@ func becomes(e *Event) string {
 func observed(e *Event) bool { return e.Mode == policy.Observe.String() }
 
 // commandsOf are the commands of an event. What was done last is undone first.
-func commandsOf(e *store.Event) Commands {
-	c := Commands{Explain: "osmctl event " + strconv.FormatInt(e.ID, 10), Undo: []string{}}
-	for _, a := range slices.Backward(e.Actions) {
-		if a.Inverse != "" && !slices.Contains(c.Undo, a.Inverse) && len(c.Undo) < maxUndo {
+func commandsOf(event int64, actions []store.Action) Commands {
+	c := Commands{Explain: "osmctl event " + strconv.FormatInt(event, 10), Undo: []string{}}
+	for _, a := range slices.Backward(actions) {
+		if a.Inverse != "" && a.UndoneAt.IsZero() && !slices.Contains(c.Undo, a.Inverse) && len(c.Undo) < maxUndo {
 			c.Undo = append(c.Undo, a.Inverse)
 		}
 	}
