@@ -27,6 +27,7 @@ func mayImport() map[string][]string {
 		"internal/config":    {"policy", "counters"},
 		"internal/origin":    {"policy"},
 		"internal/panel":     {"policy"},
+		"internal/report":    {"policy", "sql"},
 		"actions":            {"policy", "sql", "internal/metrics"},
 		"internal/control": {"policy", "counters", "sql", "actions", "internal/config", "internal/metrics",
 			"internal/panel", "internal/origin", "internal/privilege", "internal/systemd"},
@@ -50,6 +51,7 @@ func onlyIn() map[string][]string {
 		"github.com/emersion/go-milter": {"internal/milter"},
 		"github.com/google/gopacket":    {"internal/packetmon"},
 		"github.com/chromedp/chromedp":  {}, // the tests'
+		"go.yaml.in/yaml/v3":            {}, // the tests'
 	}
 }
 
