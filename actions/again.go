@@ -60,10 +60,8 @@ func (r *Runner) again(ctx context.Context, a *store.Action, plan func(context.C
 		}
 	}
 	ev := e.Policy()
-	for i := range steps {
-		if s := &steps[i]; s.Name == a.Name && (s.Left != "" || s.Target == a.Target) {
-			return r.do(ctx, &ev, s, a)
-		}
+	if s := stepOf(steps, a); s != nil {
+		return r.do(ctx, &ev, s, a)
 	}
 	a.State, a.NextAt = StateLeft, store.Time{}
 	if a.Outcome != "" {
@@ -72,4 +70,20 @@ func (r *Runner) again(ctx context.Context, a *store.Action, plan func(context.C
 	a.Outcome = "its trigger asks for it no more" + a.Outcome
 	_, err = r.o.Store.PutAction(ctx, *a)
 	return err
+}
+
+// stepOf finds the step of a plan that an action waits for: the one on the same target,
+// else one whose target was not known before, or that is left out now.
+func stepOf(steps []Step, a *store.Action) *Step {
+	for i := range steps {
+		if steps[i].Name == a.Name && steps[i].Target == a.Target {
+			return &steps[i]
+		}
+	}
+	for i := range steps {
+		if steps[i].Name == a.Name && (steps[i].Left != "" || a.State == StateWaiting) {
+			return &steps[i]
+		}
+	}
+	return nil
 }

@@ -14,7 +14,7 @@ func changeAction() action {
 	return action{
 		slow: true,
 		plan: func(c policy.EventChange, a policy.Action, x *Context) (Step, bool) {
-			t, why := policy.TargetOf(a.Name, &c.Event, x.Request)
+			t, why := policy.TargetOf(a.Name, &c.Event, x.Requests)
 			s := Step{Name: a.Name, Left: why, change: Change{
 				Action: a.Name, Account: t.Account, Mailbox: t.Mailbox, Path: t.Path, For: a.For, Event: c.Event.ID, Trigger: c.Event.Trigger,
 			}}
@@ -26,6 +26,9 @@ func changeAction() action {
 			}
 			if s.Target = s.change.Target(); why != "" {
 				s.Target = c.Event.Key
+			}
+			if why != "" && x.Early && policy.NeedsEvidence(a.Name, &c.Event) {
+				s.Left, s.wait = "", waitForEvidence
 			}
 			return s, true
 		},
@@ -64,6 +67,9 @@ func makeChange(ctx context.Context, r *Runner, ev *policy.Event, s *Step, row *
 	r.o.Log.Warn("action done", "action", s.Name, "account", ev.Account, "target", s.Target, "event", ev.ID, "outcome", cut(rec.Outcome, 300))
 	return nil
 }
+
+// waitForEvidence is how long an action waits that needs evidence and has none.
+const waitForEvidence = 6 * time.Second
 
 // changeTime bounds one change, waiting for those before it included.
 const changeTime = 6 * time.Minute

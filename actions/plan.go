@@ -16,20 +16,22 @@ type Step struct {
 	// Left says why the step is not done, in words; "" if it is.
 	Left string
 
-	hold   policy.Hold // of hold and discard
-	change Change      // of what the executor does
-	script string      // of run-script
-	would  []string    // of a report of a trigger that only observes: what else it asks for
+	hold   policy.Hold   // of hold and discard
+	change Change        // of what the executor does
+	script string        // of run-script
+	wait   time.Duration // for evidence
+	would  []string      // of a report of a trigger that only observes: what else it asks for
 }
 
 // Context is what is known about an event beside itself when its actions are planned.
 type Context struct {
-	Rules   *policy.Rules
-	Holds   *policy.HoldPlanner
-	Now     policy.Moment
-	Times   int64             // how often the sender went over lately, this time included
-	Request []policy.Evidence // which web requests sent
-	DryRun  bool              // nothing is to be done but reports
+	Rules    *policy.Rules
+	Holds    *policy.HoldPlanner
+	Now      policy.Moment
+	Times    int64             // how often the sender went over lately, this time included
+	Requests []policy.Evidence // which web requests sent
+	Early    bool              // more of them may still come
+	DryRun   bool              // nothing is to be done but reports
 }
 
 // Plan says what follows an event: what its trigger's actions ask for. It does nothing. An

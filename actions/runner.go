@@ -96,7 +96,7 @@ func (r *Runner) Run(ctx context.Context, ev policy.Event, steps []Step) error {
 		row := store.Action{EventID: ev.ID, At: now, Account: ev.Account, Name: s.Name}
 		var err error
 		if s.Left == "" && known()[s.Name].slow {
-			row.Target, row.State, row.NextAt = s.Target, StateWaiting, now
+			row.Target, row.State, row.NextAt = s.Target, StateWaiting, store.Time{Time: now.Add(s.wait)}
 			_, err = r.o.Store.PutAction(ctx, row)
 			r.o.Kick()
 		} else {

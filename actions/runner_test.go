@@ -81,7 +81,7 @@ func TestPlan(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			var got []string
-			for _, s := range Plan(row.c, &Context{Rules: &policy.Rules{}, Holds: policy.NewHoldPlanner(), Now: now, Times: row.times, DryRun: row.dry, Request: row.request}) {
+			for _, s := range Plan(row.c, &Context{Rules: &policy.Rules{}, Holds: policy.NewHoldPlanner(), Now: now, Times: row.times, DryRun: row.dry, Requests: row.request}) {
 				if s.Left != "" {
 					s.Name += ":left"
 				}

@@ -16,6 +16,7 @@ type Account struct {
 	Package    string // the panel's package (plan)
 	UID        uint32
 	MainDomain string
+	Contact    string // e-mail address of the account's owner, "" if none is known
 	// System marks a user that is nobody's hosting account: root, daemons, and whatever
 	// the panel does not list. Mail of such a user is charged to [AccountSystem].
 	System bool

@@ -29,6 +29,15 @@ func Applies(action string, w Watch) (why string, ok bool) {
 	return "", true
 }
 
+// NeedsEvidence reports whether the target of an action is found in what is known about the
+// web requests that sent, and nowhere else.
+func NeedsEvidence(action string, ev *Event) bool {
+	if _, ok := Applies(action, ev.Watch); !ok || ev.Claimed {
+		return false
+	}
+	return action == ActionRenameScript || action == ActionBlockIP && ev.Watch != WatchClientIP
+}
+
 // Target is whom an action that the executor does is done to.
 type Target struct {
 	Account, Mailbox, Path string

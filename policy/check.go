@@ -263,6 +263,17 @@ func (d *Decision) settle(p *probe, asks []counters.Ask, res []counters.Result, 
 	d.Counted = admitted
 }
 
+// near reports whether a message brings a counter to so much of its maximum that it is worth
+// finding out who sends; percent 0 = never.
+func near(asks []counters.Ask, res []counters.Result, with []asked, percent int64) bool {
+	for i := range asks {
+		if percent > 0 && !with[i].unlimited && res[i].Used+int64(asks[i].Units) >= asks[i].Max-asks[i].Max*(100-percent)/100 {
+			return true
+		}
+	}
+	return false
+}
+
 // passedByExemption reports whether the message would have been over but for it.
 func passedByExemption(a *asked, r *counters.Result, units int64) bool {
 	if a.unlimited {

@@ -68,6 +68,7 @@ type Decision struct {
 	Release    Release // what happens to the message later, if it was frozen
 	Over       []Over  // every trigger that is over, observing ones too
 	Counted    bool    // it entered the windows
+	Near       bool    // a counter is close to its maximum: who sends is worth finding out
 	Log        string  // for Exim's log: one printable ASCII line, at most 200 bytes
 	Text       string  // for the SMTP client: the same
 	Identity   Identity

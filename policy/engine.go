@@ -254,6 +254,7 @@ func (e *Engine) judge(now Moment, s *Submission, id Identity, passes Reason) *D
 		admitted, d.Seq = e.table.Admit(now.Boot, asks, res)
 	}
 	d.settle(&p, asks, res, with, admitted, false)
+	d.Near = near(asks, res, with, rs.rules.Settings.NearPercent)
 	if d.Verdict == Accept && passes != ReasonWithin {
 		d.Reason = passes
 	}

@@ -209,6 +209,7 @@ type Settings struct {
 	HeldMaxBytes       int64         // their size together
 	HeldFullDiscard    bool          // script mail beyond it is discarded, not frozen with an alarm
 	HoldGrace          time.Duration // no automatic hold again on what an operator has just released
+	NearPercent        int64         // of a maximum, from which on [Decision.Near] is set; 0 = never
 	Again              time.Duration // a sender that goes over again within it climbs the ladder of actions
 	DistinctPerAccount int           // cap of distinct subjects and of distinct directories an account
 }

@@ -38,18 +38,19 @@ func noticeOf(v []value) Notice {
 	}
 }
 
-// Notify sees to it that a notice about n's sender goes out: at once if nothing went to
-// the same audience by the same channel for the length of digest, else as a digest when
-// that time is over. A notice that waits already is enough.
-func (s *Store) Notify(ctx context.Context, n Notice, digest time.Duration) error {
+// Notify sees to it that a notice about n's sender goes out, whose newest message is of
+// lastAt: at n.NextAt if nothing went to the same audience by the same channel for the
+// length of digest, else as a digest when that time is over. A notice that waits already is
+// enough, and so is one that was sent after lastAt.
+func (s *Store) Notify(ctx context.Context, n Notice, lastAt time.Time, digest time.Duration) error {
 	return s.do(ctx, "store notice", func(ctx context.Context, tx *sql.Tx) error {
 		var waits, last int64
 		err := tx.QueryRowContext(ctx, `SELECT ifnull(sum(state = ?), 0), ifnull(max(at), 0) FROM notices WHERE channel = ? AND audience = ? AND sender = ? AND at >= ?`,
 			NoticeWaiting, n.Channel, n.Audience, clean(n.Sender, keyMax), ms(n.At.Add(-2*digest))).Scan(&waits, &last)
-		if err != nil || waits > 0 {
+		if err != nil || waits > 0 || last >= ms(lastAt) {
 			return err
 		}
-		next := n.At.Time
+		next := n.NextAt.Time
 		if free := moment(last).Add(digest); last > 0 && free.After(next) {
 			n.Digest, next = true, free
 		}

@@ -28,7 +28,7 @@ func mayImport() map[string][]string {
 		"internal/origin":    {"policy"},
 		"internal/panel":     {"policy"},
 		"internal/report":    {"policy", "sql"},
-		"actions":            {"policy", "sql", "internal/metrics"},
+		"actions":            {"policy", "sql", "internal/metrics", "internal/report"},
 		"internal/control": {"policy", "counters", "sql", "actions", "internal/config", "internal/metrics",
 			"internal/panel", "internal/origin", "internal/privilege", "internal/systemd"},
 		// a daemon's side for the tests of control and osmctl; linked into no program

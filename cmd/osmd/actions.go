@@ -12,8 +12,9 @@ import (
 func (d *daemon) buildRunner() {
 	d.runner = actions.NewRunner(actions.RunnerOptions{
 		Store: d.store, Executor: d.executor, Log: d.log.With("component", "actions"), Now: d.clock, Changed: d.changed,
-		Grace: func() time.Duration { return d.engine.Rules().Settings.HoldGrace },
-		Alarm: func(text string) { d.alarms.raise("actions", text) },
+		Grace:  func() time.Duration { return d.engine.Rules().Settings.HoldGrace },
+		Alarm:  func(text string) { d.alarms.raise("actions", text) },
+		Report: d.tell, Document: d.document,
 		Kick: func() {
 			select {
 			case d.due <- struct{}{}:
@@ -29,7 +30,8 @@ func (d *daemon) plan(ctx context.Context, c policy.EventChange) ([]actions.Step
 		return nil, nil
 	}
 	rules, now := d.engine.Rules(), d.clock()
-	x := actions.Context{Rules: rules, Holds: d.planner, Now: now, DryRun: d.settings.config().Actions.DryRun}
+	x := actions.Context{Rules: rules, Holds: d.planner, Now: now, DryRun: d.settings.config().Actions.DryRun,
+		Requests: d.witnesses.requests(&c.Event), Early: now.Wall.Sub(c.Event.At) < evidenceTime}
 	if climbs(c.Actions) {
 		if err := d.store.Flush(ctx); err != nil {
 			return nil, err
@@ -45,6 +47,9 @@ func (d *daemon) plan(ctx context.Context, c policy.EventChange) ([]actions.Step
 	}
 	return actions.Plan(c, &x), nil
 }
+
+// evidenceTime is how long an event's actions wait for evidence that they need.
+const evidenceTime = 5 * time.Second
 
 // climbs reports whether some actions follow only from a later time on.
 func climbs(list []policy.Action) bool {

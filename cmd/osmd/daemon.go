@@ -40,20 +40,21 @@ type daemon struct {
 	started time.Time
 	sockets map[string]*net.UnixListener
 
-	settings settings
-	alarms   *alarms
-	metrics  *metrics.Set
-	store    *store.Store
-	table    *counters.Table
-	engine   *policy.Engine
-	panel    *panel.Watcher
-	flow     *flow
-	server   *eximacl.Server
-	snaps    *snapshots
-	missing  *missing
-	service  *control.Service
-	page     http.Handler // what browsers see
-	children *children
+	settings  settings
+	alarms    *alarms
+	metrics   *metrics.Set
+	store     *store.Store
+	table     *counters.Table
+	engine    *policy.Engine
+	panel     *panel.Watcher
+	flow      *flow
+	witnesses *witnesses
+	server    *eximacl.Server
+	snaps     *snapshots
+	missing   *missing
+	service   *control.Service
+	page      http.Handler // what browsers see
+	children  *children
 
 	tracker  *policy.Tracker
 	planner  *policy.HoldPlanner
@@ -64,6 +65,7 @@ type daemon struct {
 	executor *actions.Executor
 	held     *actions.Held
 	runner   *actions.Runner
+	notifier *actions.Notifier
 
 	watched map[string]watched // by keepHouse alone
 	hits    map[int64]int64    // of exemptions, as far as they are written down; by keepUp alone
@@ -140,7 +142,9 @@ func (d *daemon) build(ctx context.Context) error {
 		SharedUsers: d.cfg.Accounts.SharedUsers, MinUID: uint32(d.cfg.Accounts.MinUID),
 		EximUser: d.cfg.Exim.User, Now: d.wall, Log: d.log.With("component", "panel"),
 	})
+	d.witnesses = newWitnesses(d.store, d.clock, d.background.Go)
 	d.flow = &flow{
+		see:   func(dec *policy.Decision, chain []policy.Process) { d.witnesses.see(d.stopping, dec, chain) },
 		clock: d.clock, engine: d.engine, panel: d.panel, diag: origin.NewDiag(),
 		inspector: origin.NewInspector(d.cfg.Server.InspectSocket), metrics: d.metrics, decided: countersOf(d.metrics), log: d.log,
 		record: d.record, opened: make(chan struct{}), pending: make(chan pending, maxPending),
@@ -197,7 +201,11 @@ func (d *daemon) buildActions() error {
 		Keep: held.Keep, ReleaseEvery: held.ReleaseRate.Every(),
 		Identify: d.ownerOf, Place: func(id policy.Identity) policy.Identity { return d.panel.Map().Place(id) },
 	})
+	d.buildNotifier()
 	d.buildRunner()
+	if err := d.buildEvidence(); err != nil {
+		return err
+	}
 	return d.buildTracker()
 }
 
@@ -269,6 +277,7 @@ func (d *daemon) run(ctx context.Context, hup <-chan os.Signal) error {
 	d.life.start("held", d.held.Run)
 	d.life.start("actions", d.act)
 	d.life.start("follow-up", d.followUp)
+	d.life.start("reports", d.notifier.Run)
 	d.flow.open()
 	d.life.start("house", d.keepHouse)
 	d.life.start("upkeep", d.keepUp)

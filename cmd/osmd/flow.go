@@ -35,6 +35,8 @@ type flow struct {
 	decided   *decisionCounters
 	log       *slog.Logger
 	record    func(*policy.Decision) // after the answer; never blocks
+	// see is told of a message while whoever sent it still waits; never blocks.
+	see func(d *policy.Decision, chain []policy.Process)
 
 	ready   atomic.Bool   // the counters are back
 	opened  chan struct{} // closed when ready
@@ -63,7 +65,8 @@ func (f *flow) check(c eximacl.Conn, s *policy.Submission) *policy.Decision {
 	if !f.ready.Load() {
 		c.Wait()
 	}
-	id := policy.Identify(s, f.origin(c, s), f.panel.Map())
+	o := f.origin(c, s)
+	id := policy.Identify(s, o, f.panel.Map())
 	ready := f.ready.Load() || f.wait(c.Deadline)
 	switch {
 	case !c.Claim():
@@ -71,7 +74,11 @@ func (f *flow) check(c eximacl.Conn, s *policy.Submission) *policy.Decision {
 	case !ready:
 		return f.later(s, id)
 	}
-	return f.engine.Check(f.clock(), s, id)
+	d := f.engine.Check(f.clock(), s, id)
+	if f.see != nil {
+		f.see(d, o.Chain)
+	}
+	return d
 }
 
 // overload judges from memory: it waits for nobody. It still makes the one exact look-up

@@ -30,6 +30,9 @@ func (d *daemon) follow(changes []policy.EventChange, dec *policy.Decision) {
 			seq = dec.Seq
 		}
 		d.store.AppendEvent(c.Event, seq)
+		if !c.Event.Open {
+			d.witnesses.ended(c.Event.ID)
+		}
 		if !c.New && !c.Again {
 			continue
 		}
@@ -61,6 +64,9 @@ func (d *daemon) act(ctx context.Context) error {
 func (d *daemon) carryOut(ctx context.Context, c policy.EventChange) {
 	d.acting.Lock()
 	defer d.acting.Unlock()
+	if c.New {
+		d.witnesses.raised(ctx, c.Event)
+	}
 	steps, err := d.plan(ctx, c)
 	if err == nil {
 		err = d.runner.Run(ctx, c.Event, steps)

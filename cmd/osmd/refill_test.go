@@ -74,6 +74,7 @@ func (b *bench) start(rules *policy.Rules) {
 	d.alarms = newAlarms(log, d.wall)
 	b.daemon = d
 	b.openStore()
+	d.witnesses = newWitnesses(d.store, d.clock, d.background.Go)
 	d.table = counters.New(counters.Options{})
 	d.table.SetSeq(firstSeq(d.store))
 	d.engine = policy.NewEngine(d.table, rules)

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"osm/policy"
@@ -114,8 +115,22 @@ type Report struct {
 type Evidence struct {
 	Apache        string   // address of the web server, "" = not asked
 	ApacheKeyFile string   // holds the secret part of the status page's address
-	FPM           []string // "SOCKET STATUS-PATH" of php-fpm's pools
+	FPM           []string // "POOL SOCKET STATUS-PATH" of php-fpm's pools, beside those found in its own files
 	NearPercent   int64    // of a limit, from which on evidence is gathered
+}
+
+// Pool is one of php-fpm's pools.
+type Pool struct{ Name, Address, StatusPath string }
+
+// Pools are the pools that the operator named.
+func (e *Evidence) Pools() []Pool {
+	var out []Pool
+	for _, s := range e.FPM {
+		if f := strings.Split(s, " "); len(f) == 3 {
+			out = append(out, Pool{f[0], f[1], f[2]})
+		}
+	}
+	return out
 }
 
 // Limits bounds memory.
@@ -189,6 +204,7 @@ func (c *Config) Rules() *policy.Rules {
 			HeldFullDiscard:    c.Held.Full == "discard",
 			HoldGrace:          c.Held.Grace,
 			Again:              c.Actions.Again,
+			NearPercent:        c.Evidence.NearPercent,
 			DistinctPerAccount: int(c.Limits.DistinctPerAccount),
 		},
 	}

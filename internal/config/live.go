@@ -13,7 +13,7 @@ import (
 // that wins over the file.
 type Live struct {
 	Key     string
-	Kind    string // bool, duration, size, number, rate or choice
+	Kind    string // bool, duration, size, number, rate, choice or list
 	Choices []string
 	Text    string // what it does, one sentence
 }
@@ -31,6 +31,13 @@ func LiveSettings() []Live {
 		{Key: "held.full", Kind: "choice", Choices: []string{"freeze", "discard"}, Text: "What becomes of script mail beyond the two: it is frozen with an alarm, or thrown away for good."},
 		{Key: "held.release_rate", Kind: "rate", Text: "How fast an operator's release leaves the queue."},
 		{Key: "held.grace", Kind: "duration", Text: "For how long what an operator has just released is not put on hold again."},
+		{Key: "actions.again", Kind: "duration", Text: "Who goes over again within this time climbs the ladder of actions."},
+		{Key: "actions.dry_run", Kind: "bool", Text: "Whether actions are only told in the event, and nothing is done but reports."},
+		{Key: "report.mail_to", Kind: "list", Text: "Operators who are told by mail when somebody goes over a limit, with commas between; none: no mail."},
+		{Key: "report.to_reseller", Kind: "bool", Text: "Whether the account's reseller is told by mail as well, of what was enforced."},
+		{Key: "report.to_customer", Kind: "bool", Text: "Whether the account's owner is told by mail as well, of what was enforced."},
+		{Key: "report.digest", Kind: "duration", Text: "How long nobody is told again about the same sender; what came meanwhile is told together."},
+		{Key: "report.syslog", Kind: "bool", Text: "Whether reports go to the system's log as well."},
 		{Key: "log.level", Kind: "choice", Choices: []string{"debug", "info", "warn", "error"}, Text: "How much the daemon logs: debug has each message, info what was stopped."},
 	}
 }
@@ -60,6 +67,13 @@ func (c *Config) Value(key string) (value string, ok bool) {
 	k, _, ok := liveKey(key)
 	if !ok {
 		return "", false
+	}
+	if list := list(k.get(c)); list != nil {
+		words := make([]string, len(list))
+		for i := range list {
+			words[i] = fmt.Sprint(list[i])
+		}
+		return strings.Join(words, ", "), true
 	}
 	return fmt.Sprint(k.get(c)), true
 }
@@ -125,6 +139,12 @@ func liveValue(kind, s string) any {
 		case "false", "off", "no":
 			return false
 		}
+	case "list":
+		words := []any{}
+		for _, one := range splitList(s) {
+			words = append(words, one)
+		}
+		return words
 	case "number":
 		if n, err := strconv.ParseInt(s, 10, 64); err == nil {
 			return n

@@ -90,7 +90,7 @@ func boundSettings() []key[Config] {
 		text("evidence.apache", `must be empty, or an http address on this host, such as "http://127.0.0.1:80"`, func(c *Config) *string { return &c.Evidence.Apache }, isLocalHTTP),
 		text("evidence.apache_key_file", "must be empty, or an absolute path without . or .. in it", func(c *Config) *string { return &c.Evidence.ApacheKeyFile },
 			func(s string) bool { return s == "" || isPath(s) }),
-		names("evidence.fpm", `must be a list of "SOCKET STATUS-PATH", such as ["/run/php/php8.2-fpm.sock /status"]`, func(c *Config) *[]string { return &c.Evidence.FPM }, isFPM),
+		names("evidence.fpm", `must be a list of "POOL SOCKET STATUS-PATH", such as ["www /run/php/php8.2-fpm.sock /status"]`, func(c *Config) *[]string { return &c.Evidence.FPM }, isFPM),
 		number("evidence.near_percent", func(c *Config) *int64 { return &c.Evidence.NearPercent }, 1, 100),
 
 		number("limits.distinct_per_account", func(c *Config) *int64 { return &c.Limits.DistinctPerAccount }, 16, 65_535),
@@ -147,8 +147,9 @@ func isLocalHTTP(s string) bool {
 }
 
 func isFPM(s string) bool {
-	socket, status, ok := strings.Cut(s, " ")
-	return ok && (isPath(socket) || isLoopback(socket)) && strings.HasPrefix(status, "/") && !strings.ContainsFunc(status, func(r rune) bool { return r <= ' ' || r > '~' })
+	f := strings.Split(s, " ")
+	return len(f) == 3 && f[0] != "" && (isPath(f[1]) || f[1] != "" && isLoopback(f[1])) && strings.HasPrefix(f[2], "/") &&
+		!strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
 }
 
 func isPath(s string) bool {
