@@ -27,6 +27,7 @@ func mayImport() map[string][]string {
 		"internal/config":    {"policy", "counters"},
 		"internal/origin":    {"policy"},
 		"internal/panel":     {"policy"},
+		"internal/evidence":  {"policy"},
 		"actions":            {"policy", "sql", "internal/metrics"},
 		"internal/control": {"policy", "counters", "sql", "actions", "internal/config", "internal/metrics",
 			"internal/panel", "internal/origin", "internal/privilege", "internal/systemd"},
@@ -49,6 +50,7 @@ func onlyIn() map[string][]string {
 		"github.com/urfave/cli/v2":      {"cmd/osmd", "cmd/osmctl"},
 		"github.com/emersion/go-milter": {"internal/milter"},
 		"github.com/google/gopacket":    {"internal/packetmon"},
+		"golang.org/x/net/html":         {"internal/evidence"},
 		"github.com/chromedp/chromedp":  {}, // the tests'
 	}
 }
