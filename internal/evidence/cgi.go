@@ -10,6 +10,9 @@ import (
 	"osm/policy"
 )
 
+// maxVariable is what the inspector tells of one variable of an environment.
+const maxVariable = 512
+
 // cgi is for scripts with a process of their own, whose environment the web server wrote,
 // and in which the process itself may write as well. What Apache's status says of the same
 // request confirms it or, where it is certain, stands in its place.
@@ -21,7 +24,7 @@ func (q *question) cgi(ctx context.Context, claim policy.Evidence) policy.Eviden
 		Basis: fmt.Sprintf("environment of CGI process %d", p.PID), Confidence: policy.ConfidenceLow,
 	}
 	e.Script = q.cgiScript(claim.Script)
-	s, err := q.g.apache.ask(ctx)
+	s, err := q.g.askApache(ctx)
 	if err != nil {
 		return note(e, "%v", err)
 	}
@@ -86,7 +89,7 @@ func (q *question) rowsOf(s sample) (rows []row, disputed bool) {
 func (q *question) agrees(r *row) bool {
 	c := candidate{row: *r}
 	ip, err := netip.ParseAddr(q.program.RemoteAddr)
-	return err == nil && c.client() == ip.Unmap().WithZone("") && r.like("", q.program.RequestURI, false) == same
+	return err == nil && c.client() == ip.Unmap().WithZone("") && r.like("", decoded(q.program.RequestURI), len(q.program.RequestURI) >= maxVariable) == same
 }
 
 // disputed is for a process whose parent shows another request than its environment does:

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"strings"
 	"time"
 
@@ -30,7 +31,7 @@ type fpmProcess struct {
 	Requests int64  `json:"requests"`
 	Duration int64  `json:"request duration"` // microseconds
 	Method   string `json:"request method"`
-	URI      string `json:"request uri"` // the script's URI and the query: not what was asked for, where that was rewritten
+	URI      string `json:"request uri"` // the script's, decoded, and the query: not what was asked for, where that was rewritten
 	Script   string `json:"script"`
 }
 
@@ -45,6 +46,15 @@ func (p *fpmProcess) uriCut() bool {
 // path is the URI's without the query.
 func (p *fpmProcess) path() string {
 	path, _, _ := strings.Cut(p.URI, "?")
+	return path
+}
+
+// escaped is the URI in the form of a request: php-fpm has its path without escapes.
+func (p *fpmProcess) escaped() string {
+	path, query, found := strings.Cut(p.URI, "?")
+	if path = (&url.URL{Path: path}).EscapedPath(); found {
+		return path + "?" + query
+	}
 	return path
 }
 

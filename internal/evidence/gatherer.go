@@ -193,6 +193,9 @@ func (q *question) follow(ctx context.Context) (*track, sample, error) {
 		case <-tick.C:
 		}
 		next, r, err := q.workerRow(ctx)
+		if err != nil && ctx.Err() == nil {
+			continue // a busy server may answer the next time
+		}
 		if err != nil || !t.add(r, next) {
 			break
 		}
@@ -211,9 +214,18 @@ func (q *question) unsettled(t *track) bool {
 	return f != impossible && !t.over() && (f != certain || t.samples < 2)
 }
 
+// askApache asks a second time where the server was too busy for the first.
+func (g *Gatherer) askApache(ctx context.Context) (sample, error) {
+	s, err := g.apache.ask(ctx)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		return g.apache.ask(ctx)
+	}
+	return s, err
+}
+
 // workerRow is the row of the worker, if it serves one request at a time.
 func (q *question) workerRow(ctx context.Context) (sample, row, error) {
-	s, err := q.g.apache.ask(ctx)
+	s, err := q.g.askApache(ctx)
 	if err != nil {
 		return s, row{}, err
 	}

@@ -13,7 +13,7 @@ import (
 // the visitor. Apache is asked first, so that a request which the pool still works on
 // afterwards must be among those that Apache showed.
 func (q *question) fpm(ctx context.Context, claim policy.Evidence) policy.Evidence {
-	apache, noApache := q.g.apache.ask(ctx)
+	apache, noApache := q.g.askApache(ctx)
 	pool, p, err := q.poolWorker(ctx)
 	if err != nil {
 		return note(claim, "%v", err)
@@ -29,7 +29,7 @@ func (q *question) fpm(ctx context.Context, claim policy.Evidence) policy.Eviden
 		return note(claim, "php-fpm's process %d is not the one that it was", p.PID)
 	}
 	e := policy.Evidence{
-		Script: p.Script, URL: p.URI, Method: p.Method, PID: p.PID, SeenAt: pool.wall, Confidence: policy.ConfidenceHigh,
+		Script: p.Script, URL: p.escaped(), Method: p.Method, PID: p.PID, SeenAt: pool.wall, Confidence: policy.ConfidenceHigh,
 		Basis: fmt.Sprintf("php-fpm status, pool %.40s, worker %d", pool.Pool, p.PID),
 	}
 	if p.uriCut() {
@@ -54,6 +54,9 @@ func withVisitor(e policy.Evidence, m *matcher, p *fpmProcess) policy.Evidence {
 	}
 	req := fromRow(&r, e.SeenAt)
 	e.ClientIP, e.VirtualHost = req.ClientIP, req.VirtualHost
+	if l, _ := r.line(); sure && l.whole {
+		e.URL = req.URL // as the visitor wrote it
+	}
 	if sure {
 		e.Basis += fmt.Sprintf(" + Apache status, worker %d, request of the same URI", r.pid)
 		return e

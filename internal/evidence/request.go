@@ -1,6 +1,7 @@
 package evidence
 
 import (
+	"net/url"
 	"strconv"
 	"strings"
 )
@@ -81,23 +82,56 @@ const (
 	same
 )
 
-// like compares the row with a method and URI, either of which may be cut.
+// like compares the row with a method and a URI as [decoded] has it; uriCut: it may go on.
 func (r *row) like(method, uri string, uriCut bool) likeness {
 	if r.multiplexed() {
 		return unclear
 	}
 	l, ok := r.line()
+	target := decoded(l.target)
+	if !l.whole {
+		target = decoded(withoutHalfEscape(l.target))
+	}
 	switch {
 	case !ok:
 		return unclear
 	case method != "" && l.method != method:
 		return another
-	case l.target == uri && l.whole && !uriCut,
-		!l.whole && strings.HasPrefix(uri, l.target),
-		uriCut && strings.HasPrefix(l.target, uri):
+	case target == uri && l.whole && !uriCut,
+		!l.whole && strings.HasPrefix(uri, target),
+		uriCut && strings.HasPrefix(target, uri):
 		return same
 	}
 	return another
+}
+
+// decoded is a request's target as two of them are compared: the path without escapes and
+// doubled slashes, as a server makes it before PHP sees it, and the query as it is.
+func decoded(target string) string {
+	if rest, ok := strings.CutPrefix(target, "http://"); ok { // a proxy's form
+		if i := strings.IndexByte(rest, '/'); i >= 0 {
+			target = rest[i:]
+		}
+	}
+	path, query, found := strings.Cut(target, "?")
+	if plain, err := url.PathUnescape(path); err == nil {
+		path = plain
+	}
+	for strings.Contains(path, "//") {
+		path = strings.ReplaceAll(path, "//", "/")
+	}
+	if found {
+		return path + "?" + query
+	}
+	return path
+}
+
+// withoutHalfEscape leaves out what remains of an escape that was cut in the middle.
+func withoutHalfEscape(s string) string {
+	if i := strings.LastIndexByte(s, '%'); i >= 0 && len(s)-i < 3 && !strings.Contains(s, "?") {
+		return s[:i]
+	}
+	return s
 }
 
 // multiplexed reports whether one row stands for many requests at once, as with HTTP/2.

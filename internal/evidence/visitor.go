@@ -72,7 +72,7 @@ func (m *matcher) workers(kind func(*fpmProcess) bool) []int64 {
 func (m *matcher) candidates(p *fpmProcess) (out []candidate, literal bool) {
 	for i := range m.rows {
 		r := &m.rows[i]
-		l := r.like(p.Method, p.URI, p.uriCut())
+		l := r.like(p.Method, decoded(p.escaped()), p.uriCut())
 		if l == another || !r.mayServe() || m.ours(r) == anothers {
 			continue
 		}
