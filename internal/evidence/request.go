@@ -121,9 +121,9 @@ func decoded(target string) string {
 		path = strings.ReplaceAll(path, "//", "/")
 	}
 	if found {
-		return path + "?" + query
+		path += "?" + query
 	}
-	return path
+	return strings.ToValidUTF8(path, "") // php-fpm leaves out what is no UTF-8
 }
 
 // withoutHalfEscape leaves out what remains of an escape that was cut in the middle.
