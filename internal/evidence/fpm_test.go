@@ -70,6 +70,7 @@ func answerFPM(t *testing.T, raw []byte) Pool {
 			_, _ = io.Copy(io.Discard, c)
 			return
 		}
+		_, _ = c.Read(make([]byte, 4096)) // the question is one write
 		_, _ = c.Write(raw)
 	}()
 	return Pool{Name: "shop", Address: path, StatusPath: "/fpm-status"}
