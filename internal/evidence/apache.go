@@ -11,7 +11,6 @@ import (
 	"net/url"
 	"os"
 	"strings"
-	"sync"
 	"time"
 
 	"osm/policy"
@@ -32,7 +31,7 @@ type sample struct {
 	wall          time.Time
 }
 
-// apache asks for the status page. It is safe for concurrent use.
+// apache asks for the status page. It is safe for concurrent use by way of its turn.
 type apache struct {
 	client  *http.Client
 	servers []string // "http://127.0.0.1:80"
@@ -40,14 +39,22 @@ type apache struct {
 	keyFile string
 	now     func() policy.Moment
 
-	mu    sync.Mutex
-	good  string // server and path, without the key, that answered last
-	quiet int64  // boot time before which it is not asked
-	last  error  // why
+	turn chan struct{} // held by the one who asks; the fields below are his
+
+	good   string // server and path, without the key, that answered last
+	quiet  int64  // boot time before which it is not asked
+	last   error  // why
+	latest result // shared by all who waited for it
+}
+
+// result is what one question brought; before is known of a failed one as well.
+type result struct {
+	sample
+	err error
 }
 
 func newApache(o Options) (*apache, error) {
-	a := &apache{servers: o.Apache, paths: o.ApachePaths, keyFile: o.ApacheKeyFile, now: o.Now}
+	a := &apache{servers: o.Apache, paths: o.ApachePaths, keyFile: o.ApacheKeyFile, now: o.Now, turn: make(chan struct{}, 1)}
 	if len(a.paths) == 0 {
 		a.paths = DefaultApachePaths()
 	}
@@ -92,22 +99,44 @@ func dialLoopback(ctx context.Context, network, address string) (net.Conn, error
 	return d.DialContext(ctx, network, address)
 }
 
-// ask reads the status page once: at the address that answered last or, failing that, at
-// the others. After nobody answered it is left alone for a while.
+// ask reads the status page, as it is now or later. One question is under way at a time,
+// and all who waited for it share its answer: a hundred messages do not make a hundred
+// questions. Nobody but the caller may change the rows, and he does not.
 func (a *apache) ask(ctx context.Context) (sample, error) {
-	a.mu.Lock()
-	good, last, quiet := a.good, a.last, a.quiet
-	a.mu.Unlock()
 	if len(a.servers) == 0 {
 		return sample{}, errors.New("no address of Apache's status page is configured")
 	}
-	if last != nil && a.now().Boot < quiet {
-		return sample{}, last
+	since := a.now().Boot
+	select {
+	case a.turn <- struct{}{}:
+		defer func() { <-a.turn }()
+	case <-ctx.Done():
+		return sample{}, fmt.Errorf("ask for Apache's status page: %w", ctx.Err())
+	}
+	if a.latest.before <= since {
+		before := a.now().Boot
+		s, err := a.find(ctx)
+		if err != nil {
+			s.before = before
+		}
+		if err != nil && ctx.Err() != nil {
+			return sample{}, err // a caller in a hurry proves nothing to the others
+		}
+		a.latest = result{s, err}
+	}
+	return a.latest.sample, a.latest.err
+}
+
+// find asks at the address that answered last or, failing that, at the others. After
+// nobody had the page it is left alone for a while.
+func (a *apache) find(ctx context.Context) (sample, error) {
+	if a.last != nil && a.now().Boot < a.quiet {
+		return sample{}, a.last
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	if good != "" {
-		if s, err := a.get(ctx, good); err == nil {
+	if a.good != "" {
+		if s, err := a.get(ctx, a.good); err == nil {
 			return s, nil
 		}
 	}
@@ -116,15 +145,15 @@ func (a *apache) ask(ctx context.Context) (sample, error) {
 		for _, path := range a.paths {
 			s, err := a.get(ctx, server+path)
 			if err == nil {
-				a.note(server+path, nil)
+				a.good, a.last = server+path, nil
 				return s, nil
 			}
 			errs = append(errs, err)
 		}
 	}
 	err := worst(errs)
-	if ctx.Err() == nil { // a caller in a hurry, or a busy server, proves nothing
-		a.note("", err)
+	if ctx.Err() == nil { // a busy server may have it the next time
+		a.good, a.last, a.quiet = "", err, a.now().Boot+askAgain.Milliseconds()
 	}
 	return sample{}, err
 }
@@ -138,15 +167,6 @@ func worst(errs []error) error {
 		}
 	}
 	return errs[len(errs)-1]
-}
-
-func (a *apache) note(good string, err error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.good, a.last = good, err
-	if err != nil {
-		a.quiet = a.now().Boot + askAgain.Milliseconds()
-	}
 }
 
 // get asks one address, in which KEY stands for the key. No error names the key.

@@ -159,3 +159,56 @@ func TestAnApacheThatDoesNotAnswerCostsLittleTime(t *testing.T) {
 		t.Errorf("it took %v, want %v", took, askTime)
 	}
 }
+
+// Who waits while somebody asks gets the next answer together with all others who do.
+func TestManyWhoAskAtOnceAreOneQuestion(t *testing.T) {
+	var asked atomic.Int64
+	release := make(chan struct{})
+	body := page(t, "prefork.html")
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if asked.Add(1) == 1 {
+			<-release
+		}
+		_, _ = w.Write([]byte(body))
+	}))
+	t.Cleanup(s.Close)
+	var looks atomic.Int64 // at the clock, which goes on by each
+	a := newTestApache(t, Options{Apache: []string{s.URL}, ApachePaths: []string{"/server-status"}, Now: func() policy.Moment {
+		return policy.Moment{Boot: 1000 + looks.Add(1)}
+	}})
+	errs := make(chan error, 21)
+	ask := func() {
+		got, err := a.ask(context.Background())
+		if err == nil && len(got.rows) == 0 {
+			err = errNoStatus
+		}
+		errs <- err
+	}
+	go ask()
+	await(t, func() bool { return asked.Load() == 1 })
+	before := looks.Load()
+	for range 20 {
+		go ask()
+	}
+	await(t, func() bool { return looks.Load() >= before+20 }) // all of them wait
+	close(release)
+	for range 21 {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+	if n := asked.Load(); n > 2 {
+		t.Errorf("21 callers made %d questions, want one or two", n)
+	}
+}
+
+func await(t *testing.T, ok func() bool) {
+	t.Helper()
+	for range 2000 {
+		if ok() {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	t.Fatal("waited ten seconds")
+}

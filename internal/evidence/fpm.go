@@ -9,8 +9,6 @@ import (
 	"net/url"
 	"strings"
 	"time"
-
-	"osm/policy"
 )
 
 const (
@@ -119,11 +117,15 @@ func (s *fpmSample) span(p *fpmProcess) span {
 func (s *fpmSample) noneWaits() bool { return s.shared || s.Idle > 0 }
 
 // askFPM reads a pool's status page.
-func askFPM(ctx context.Context, p Pool, now func() policy.Moment) (fpmSample, error) {
+func askFPM(ctx context.Context, p Pool, o *Options) (fpmSample, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	s := fpmSample{path: p.StatusPath, shared: !p.StatusOnly, before: now().Boot}
-	body, err := exchangeFPM(ctx, p)
+	ask := o.AskPool
+	if ask == nil {
+		ask = AskPool
+	}
+	s := fpmSample{path: p.StatusPath, shared: !p.StatusOnly, before: o.Now().Boot}
+	body, err := ask(ctx, p)
 	if err == nil {
 		s.fpmStatus, err = parseFPM(body)
 	}
@@ -133,12 +135,15 @@ func askFPM(ctx context.Context, p Pool, now func() policy.Moment) (fpmSample, e
 	if err != nil {
 		return fpmSample{}, fmt.Errorf("ask for the status of php-fpm's pool %.40q at %.120q: %w", p.Name, p.Address, err)
 	}
-	m := now()
+	m := o.Now()
 	s.after, s.wall = m.Boot+1, m.Wall
 	return s, nil
 }
 
-func exchangeFPM(ctx context.Context, p Pool) ([]byte, error) {
+// AskPool asks a pool for its status page, in the JSON form, and for nothing else. Whoever
+// may connect to the pool's socket, that of pm.status_listen included, can run PHP as the
+// pool's user: see Options.AskPool. ctx needs a deadline.
+func AskPool(ctx context.Context, p Pool) ([]byte, error) {
 	network, err := p.network()
 	if err != nil {
 		return nil, err
@@ -152,7 +157,10 @@ func exchangeFPM(ctx context.Context, p Pool) ([]byte, error) {
 		return nil, err
 	}
 	defer func() { _ = c.Close() }() // the answer was read by then
-	deadline, _ := ctx.Deadline()
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		deadline = time.Now().Add(askTime)
+	}
 	if err := c.SetDeadline(deadline); err != nil {
 		return nil, err
 	}

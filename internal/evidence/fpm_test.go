@@ -87,9 +87,9 @@ func stdout(text string) []byte {
 const cgiHead = "Content-Type: application/json\r\n\r\n"
 
 func TestAskingAPool(t *testing.T) {
-	clock := origin.Clock()
+	o := &Options{Now: origin.Clock()}
 	json := page(t, "fpm.json")
-	s, err := askFPM(context.Background(), answerFPM(t, stdout(cgiHead+json[:100]+"\x00"+json[100:])), clock)
+	s, err := askFPM(context.Background(), answerFPM(t, stdout(cgiHead+json[:100]+"\x00"+json[100:])), o)
 	if err != nil || len(s.Processes) != 6 || s.before > s.after {
 		t.Fatalf("%+v, %v", s, err)
 	}
@@ -108,18 +108,18 @@ func TestAskingAPool(t *testing.T) {
 		"another host":         outside,
 		"no status page known": {Name: "shop", Address: "/nowhere"},
 	} {
-		if s, err := askFPM(context.Background(), p, clock); err == nil {
+		if s, err := askFPM(context.Background(), p, o); err == nil {
 			t.Errorf("%s: %+v was taken", name, s)
 		}
 	}
-	if _, err := New(Options{Pools: []Pool{outside}, Now: clock}); err == nil {
+	if _, err := New(Options{Pools: []Pool{outside}, Now: o.Now}); err == nil {
 		t.Error("a pool on another host is taken")
 	}
 }
 
 func TestAPoolThatDoesNotAnswerCostsLittleTime(t *testing.T) {
 	before := time.Now()
-	_, err := askFPM(context.Background(), answerFPM(t, nil), origin.Clock())
+	_, err := askFPM(context.Background(), answerFPM(t, nil), &Options{Now: origin.Clock()})
 	var timeout net.Error
 	if !errors.As(err, &timeout) || !timeout.Timeout() {
 		t.Errorf("the error is %v, want one of time", err)

@@ -171,8 +171,8 @@ func TestModPHP(t *testing.T) {
 		workerIsAlien bool
 	}{
 		{name: "a request that began seconds before", began: 5000, started: 3000, want: "192.0.2.1", confidence: policy.ConfidenceHigh},
-		{name: "one that began within the second", began: 400, started: 200, want: "192.0.2.1", confidence: policy.ConfidenceHigh},
-		{name: "one that ends while it is looked at", began: 400, ends: -150, started: 200, want: "192.0.2.1", confidence: policy.ConfidenceHigh},
+		{name: "one that began within the second", began: 900, started: 200, want: "192.0.2.1", confidence: policy.ConfidenceHigh},
+		{name: "one that ends while it is looked at", began: 800, ends: -150, started: 100, want: "192.0.2.1", confidence: policy.ConfidenceHigh},
 		{name: "one that began after the message", began: 300, started: 500, confidence: policy.ConfidenceLow},
 		{name: "one that began long after the message", began: 300, started: 9000, confidence: policy.ConfidenceLow},
 		{name: "one that ended before the message", began: 9000, ends: 7000, started: 100, confidence: policy.ConfidenceLow},
@@ -216,22 +216,51 @@ func TestAScriptIsNamedOnlyWhereURLDirectoryAndHeaderAgree(t *testing.T) {
 	}
 }
 
-func TestSendmailThatStillRunsCountsALittle(t *testing.T) {
-	s := newScene(t)
+// A request that began in the clock tick in which sendmail was started may have begun after
+// it. That sendmail still ran, or was waited for, counts a little, but only where not much
+// time is left for another request before.
+func TestWhatIsNotCertainCountsALittle(t *testing.T) {
+	q := question{when: when{forked: true, forkMin: 10_000, forkMax: 10_010, asked: 10_030}}
+	for _, c := range []struct {
+		name  string
+		track track
+		want  policy.Confidence
+	}{
+		{"certain", track{samples: 2, span: span{9_900, 9_990, 10_100, never}}, policy.ConfidenceHigh},
+		{"certain by one look alone, which may have met two requests", track{samples: 1, span: span{9_900, 9_990, 10_100, never}}, policy.ConfidenceNone},
+		{"begun in the tick, and under way when Exim asked", track{samples: 2, span: span{9_990, 10_020, 10_100, never}}, policy.ConfidenceLow},
+		{"begun before or after Exim asked, while sendmail ran", track{samples: 2, span: span{9_990, 10_050, 10_100, never}, alive: true}, policy.ConfidenceLow},
+		{"begun before or after Exim asked", track{samples: 2, span: span{9_990, 10_050, 10_100, never}}, policy.ConfidenceNone},
+		{"begun within a second", track{samples: 2, span: span{9_100, 10_050, 10_100, never}, alive: true}, policy.ConfidenceNone},
+		{"begun after the tick", track{samples: 2, span: span{10_011, 10_020, 10_100, never}, alive: true}, policy.ConfidenceNone},
+	} {
+		if got, _ := q.confidence(c.track.span.fit(q.when), &c.track); got != c.want {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+	}
+}
+
+func TestAProcessIsTheOneThatItWas(t *testing.T) {
 	sleeper := exec.Command("sleep", "60")
 	if err := sleeper.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = sleeper.Process.Kill(); _ = sleeper.Wait() })
-	child := proc(int32(sleeper.Process.Pid), 20001, "/usr/bin/dash", "sh", "-c", "x")
-	child.Started = startOf(t, sleeper.Process.Pid)
-	worker := real(t, 33, "/usr/sbin/apache2")
-	// The request began in the same clock tick as the process, so it may have begun after it.
-	now := s.clock().Boot
-	r := request(worker.PID, "192.0.2.1", ticksBoot(child.Started)+3)
-	r.ends = now + 120
-	s.rows = []drawn{r}
-	s.expect(s.gather([]policy.Process{exim, child, worker, rootsWeb}, now), "192.0.2.1", policy.ConfidenceLow)
+	p := policy.Process{PID: int32(sleeper.Process.Pid), Started: startOf(t, sleeper.Process.Pid)}
+	if !stillRuns(&p) {
+		t.Error("a process that runs is gone")
+	}
+	other := p
+	other.Started--
+	if stillRuns(&other) {
+		t.Error("a process that was started at another time is the same")
+	}
+	if err := sleeper.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = sleeper.Wait() // "signal: killed" is what was asked for
+	if stillRuns(&p) {
+		t.Error("a process that has ended runs")
+	}
 }
 
 func TestAProcessOfManyThreadsTellsNoVisitor(t *testing.T) {
@@ -330,11 +359,11 @@ func TestPHPFPM(t *testing.T) {
 		want, script string
 		confidence   policy.Confidence
 	}{
-		{"a request that is under way", 300, 200, "Running", 0, "192.0.2.1", "/srv/shop/a.php", policy.ConfidenceHigh},
+		{"a request that is under way", 900, 200, "Running", 0, "192.0.2.1", "/srv/shop/a.php", policy.ConfidenceHigh},
 		{"one that began in the same tick", 197, 200, "Running", 0, "192.0.2.1", "/srv/shop/a.php", policy.ConfidenceLow},
 		{"one that began after the message", 150, 200, "Running", 0, "", shops.Script, policy.ConfidenceLow},
 		{"one that has ended", 300, 200, "Idle", 0, "", shops.Script, policy.ConfidenceLow},
-		{"two visitors of the same URL", 300, 200, "Running", 1, "", "/srv/shop/a.php", policy.ConfidenceHigh},
+		{"two visitors of the same URL", 900, 200, "Running", 1, "", "/srv/shop/a.php", policy.ConfidenceHigh},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := newScene(t)
@@ -348,7 +377,7 @@ func TestPHPFPM(t *testing.T) {
 				s.rows = append(s.rows, request(502, "192.0.2.2", began-2))
 			}
 			s.servePool(func(int) int64 { return began })
-			e := s.gather([]policy.Process{exim, sentAt(now - c.started), worker, rootsFPM}, now-c.started+15)
+			e := s.gather([]policy.Process{exim, sentAt(now - c.started), worker, rootsFPM}, now-5)
 			if e.ClientIP.IsValid() != (c.want != "") || c.want != "" && e.ClientIP.String() != c.want || e.Script != c.script || e.Confidence != c.confidence {
 				t.Errorf("the evidence is %+v", e)
 			}

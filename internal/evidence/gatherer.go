@@ -14,6 +14,7 @@ import (
 
 const (
 	defaultPatience = 1200 * time.Millisecond
+	gatherTime      = 4 * askTime // for all questions about one message, beside patience
 	sampleEvery     = 25 * time.Millisecond
 	maxTracks       = 1024
 	trackAge        = 60_000 // milliseconds
@@ -38,6 +39,9 @@ type Options struct {
 	ApacheKeyFile string   // holds the secret part of the address; "" = there is none
 	Pools         []Pool   // of php-fpm
 	PoolFiles     []string // patterns of files with more of them
+	// AskPool asks a pool in the gatherer's place; nil: [AskPool]. It is for a daemon that may
+	// not connect to the pools itself.
+	AskPool func(context.Context, Pool) ([]byte, error)
 	// Patience is how long one message's request may be watched, beside the questions
 	// themselves; 0 = 1.2 s. Apache tells times in seconds only: within this time either a
 	// second is up or the request ends, and its beginning is known.
@@ -80,9 +84,11 @@ func New(o Options) (*Gatherer, error) {
 
 // Gather looks for the request behind a message: chain is what the kernel said of the
 // processes that submitted it, at the time of its decision. It is to be called as soon as
-// may be, since requests are short, and takes about two seconds at most. That nothing is
+// may be, since requests are short, and takes two and a half seconds at most. That nothing is
 // known is an answer, not an error.
 func (g *Gatherer) Gather(ctx context.Context, s *policy.Submission, chain []policy.Process, id policy.Identity, at policy.Moment) policy.Evidence {
+	ctx, cancel := context.WithTimeout(ctx, g.opt.Patience+gatherTime)
+	defer cancel()
 	q := question{g: g, s: s, id: &id, caller: readChain(chain), at: at}
 	q.when = messageTime(q.child, at)
 	e := q.claim()
@@ -172,8 +178,6 @@ func (q *question) confidence(f fit, t *track) (policy.Confidence, string) {
 // follow samples the row of the worker until the time of its request is known well enough,
 // the request has ended, or patience has.
 func (q *question) follow(ctx context.Context) (*track, sample, error) {
-	ctx, cancel := context.WithTimeout(ctx, q.g.opt.Patience+2*askTime)
-	defer cancel()
 	until := q.g.opt.Now().Boot + q.g.opt.Patience.Milliseconds()
 	s, r, err := q.workerRow(ctx)
 	if err != nil {

@@ -70,7 +70,7 @@ func withVisitor(e policy.Evidence, m *matcher, p *fpmProcess) policy.Evidence {
 func (q *question) poolWorker(ctx context.Context) (fpmSample, *fpmProcess, error) {
 	var errs []error
 	for _, pool := range q.g.pools.named(q.pool) {
-		s, err := askFPM(ctx, pool, q.g.opt.Now)
+		s, err := askFPM(ctx, pool, &q.g.opt)
 		if err != nil {
 			errs = append(errs, err)
 			continue
