@@ -28,6 +28,7 @@ func mayImport() map[string][]string {
 		"internal/origin":    {"policy"},
 		"internal/panel":     {"policy"},
 		"internal/report":    {"policy", "sql"},
+		"internal/evidence":  {"policy"},
 		"actions":            {"policy", "sql", "internal/metrics", "internal/report"},
 		"internal/control": {"policy", "counters", "sql", "actions", "internal/config", "internal/metrics",
 			"internal/panel", "internal/origin", "internal/privilege", "internal/systemd"},
@@ -50,6 +51,7 @@ func onlyIn() map[string][]string {
 		"github.com/urfave/cli/v2":      {"cmd/osmd", "cmd/osmctl"},
 		"github.com/emersion/go-milter": {"internal/milter"},
 		"github.com/google/gopacket":    {"internal/packetmon"},
+		"golang.org/x/net/html":         {"internal/evidence"},
 		"github.com/chromedp/chromedp":  {}, // the tests'
 		"go.yaml.in/yaml/v3":            {}, // the tests'
 	}

@@ -1,0 +1,422 @@
+package evidence
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"html"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"osm/internal/origin"
+	"osm/policy"
+)
+
+// scene is a server on which everything happened at a known boot time: its pages are drawn
+// from it at each question, with the second's resolution that Apache's have.
+type scene struct {
+	t     *testing.T
+	clock func() policy.Moment
+	url   string
+	rows  []drawn
+	pool  Pool
+	procs []fpmProcess // Duration is filled in
+}
+
+// drawn is a row whose request began at a boot time and, if that is not 0, ends at another.
+type drawn struct {
+	row
+	began, ends int64
+}
+
+func newScene(t *testing.T) *scene {
+	s := &scene{t: t, clock: origin.Clock()}
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/server-status" {
+			s.draw(w)
+			return
+		}
+		http.NotFound(w, r)
+	}))
+	t.Cleanup(srv.Close)
+	s.url = srv.URL
+	return s
+}
+
+func (s *scene) draw(w http.ResponseWriter) {
+	fmt.Fprint(w, "<h1>Apache Server Status</h1><table><tr><th>Srv</th><th>PID</th><th>Acc</th><th>M</th><th>SS</th><th>Req</th><th>Client</th><th>VHost</th><th>Request</th></tr>")
+	now := s.clock().Boot
+	for _, d := range s.rows {
+		r := d.row
+		r.state, r.seconds = 'W', (now-d.began)/1000
+		if d.ends != 0 && now >= d.ends {
+			r.state, r.seconds, r.millis, r.accesses = '_', (now-d.ends)/1000, d.ends-d.began, r.accesses+1
+		}
+		fmt.Fprintf(w, "<tr><td>%s</td><td>%d</td><td>0/%d/9</td><td><b>%c</b></td><td>%d</td><td>%d</td><td>%s</td><td>%s</td><td>%s</td></tr>\n",
+			r.slot, r.pid, r.accesses, r.state, r.seconds, r.millis, r.client, r.vhost, html.EscapeString(r.request))
+	}
+	fmt.Fprint(w, "</table>")
+}
+
+// servePool answers as php-fpm's status page would.
+func (s *scene) servePool(began func(i int) int64) {
+	path := filepath.Join(s.t.TempDir(), "fpm")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.pool = Pool{Name: "shop", Address: path, StatusPath: "/fpm-status"}
+	done := make(chan struct{})
+	s.t.Cleanup(func() { l.Close(); <-done })
+	go func() {
+		defer close(done)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = c.Read(make([]byte, 4096)) // the question is one write
+			status := fpmStatus{Pool: "shop", Idle: 1, Total: len(s.procs), Processes: append([]fpmProcess{}, s.procs...)}
+			for i := range status.Processes {
+				status.Processes[i].Duration = (s.clock().Boot - began(i)) * 1000
+			}
+			b, _ := json.Marshal(status)
+			_, _ = c.Write(stdout(cgiHead + string(b)))
+			c.Close()
+		}
+	}()
+}
+
+func (s *scene) gatherer() *Gatherer {
+	s.t.Helper()
+	o := Options{Apache: []string{s.url}, Now: s.clock}
+	if s.pool.Name != "" {
+		o.Pools = []Pool{s.pool}
+	}
+	g, err := New(o)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return g
+}
+
+// real is a process that runs: this one.
+func real(t *testing.T, uid uint32, file string, args ...string) policy.Process {
+	t.Helper()
+	return policy.Process{PID: int32(os.Getpid()), UID: uid, Executable: file, Args: args, Started: startOf(t, os.Getpid())}
+}
+
+func startOf(t *testing.T, pid int) int64 {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, started, ok := parseStat(b)
+	if !ok {
+		t.Fatalf("stat of %d: %q", pid, b)
+	}
+	return started
+}
+
+// sentAt is a process that was started at a boot time and is gone.
+func sentAt(boot int64) policy.Process {
+	p := proc(1<<21, 20001, "/usr/bin/dash", "sh", "-c", "sendmail -t -i")
+	p.Started = (boot - policy.BootShift) / tickMillis
+	return p
+}
+
+var (
+	exim     = proc(1<<21+1, 20001, "/usr/sbin/exim4")
+	rootsWeb = proc(1, 0, "/usr/sbin/apache2")
+	rootsFPM = proc(1, 0, "/usr/sbin/php-fpm8.2")
+	message  = &policy.Submission{WorkingDirectory: "/home/shop/public_html", PHPScript: "20001:a.php"}
+	shops    = policy.Identity{Account: "shop", Script: "/home/shop/public_html/a.php", ScriptBasis: "a claim"}
+)
+
+func request(pid int32, client string, began int64) drawn {
+	return drawn{row{slot: "0-0", pid: pid, accesses: 4, client: client, vhost: "shop.example:80", request: "GET /a.php?x=1 HTTP/1.1"}, began, 0}
+}
+
+func (s *scene) gather(chain []policy.Process, asked int64) policy.Evidence {
+	s.t.Helper()
+	return s.gatherer().Gather(context.Background(), message, chain, shops, policy.Moment{Boot: asked, Wall: time.UnixMilli(1_800_000_000_000)})
+}
+
+func (s *scene) expect(e policy.Evidence, client string, c policy.Confidence) {
+	s.t.Helper()
+	got := ""
+	if e.ClientIP.IsValid() {
+		got = e.ClientIP.String()
+	}
+	if got != client || e.Confidence != c || client == "" && (e.URL != "" || e.Method != "") {
+		s.t.Errorf("the evidence is %+v, want visitor %q with confidence %v", e, client, c)
+	}
+}
+
+func TestModPHP(t *testing.T) {
+	for _, c := range []struct {
+		name          string
+		began, ends   int64 // before now; ends: 0 = later than is looked
+		started       int64 // of sendmail, before now
+		want          string
+		confidence    policy.Confidence
+		workerIsAlien bool
+	}{
+		{name: "a request that began seconds before", began: 5000, started: 3000, want: "192.0.2.1", confidence: policy.ConfidenceHigh},
+		{name: "one that began within the second", began: 900, started: 200, want: "192.0.2.1", confidence: policy.ConfidenceHigh},
+		{name: "one that ends while it is looked at", began: 800, ends: -150, started: 100, want: "192.0.2.1", confidence: policy.ConfidenceHigh},
+		{name: "one that began after the message", began: 300, started: 500, confidence: policy.ConfidenceLow},
+		{name: "one that began long after the message", began: 300, started: 9000, confidence: policy.ConfidenceLow},
+		{name: "one that ended before the message", began: 9000, ends: 7000, started: 100, confidence: policy.ConfidenceLow},
+		{name: "one that ended at about that time", began: 9000, ends: 120, started: 100, confidence: policy.ConfidenceLow},
+		{name: "a process that has the number of another one", began: 5000, started: 3000, workerIsAlien: true, confidence: policy.ConfidenceLow},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newScene(t)
+			now := s.clock().Boot
+			worker := real(t, 33, "/usr/sbin/apache2")
+			if c.workerIsAlien {
+				worker.Started++
+			}
+			r := request(worker.PID, "192.0.2.1", now-c.began)
+			if c.ends != 0 {
+				r.ends = now - c.ends
+			}
+			s.rows = []drawn{request(worker.PID+1, "192.0.2.2", now-4000), r}
+			e := s.gather([]policy.Process{exim, sentAt(now - c.started), worker, rootsWeb}, now-c.started+15)
+			s.expect(e, c.want, c.confidence)
+			if e.Script != shops.Script || c.want != "" && (e.URL != "/a.php?x=1" || e.Method != "GET" || e.VirtualHost != "shop.example" || e.PID != worker.PID) {
+				t.Errorf("the evidence is %+v", e)
+			}
+		})
+	}
+}
+
+func TestAScriptIsNamedOnlyWhereURLDirectoryAndHeaderAgree(t *testing.T) {
+	s := newScene(t)
+	now := s.clock().Boot
+	worker := real(t, 33, "/usr/sbin/apache2")
+	for url, want := range map[string]string{"/a.php?x=1": shops.Script, "/": "", "/contact": "", "/index.php": "", "/sub/a.php/": ""} {
+		r := request(worker.PID, "192.0.2.1", now-5000)
+		r.request = "GET " + url + " HTTP/1.1"
+		s.rows = []drawn{r}
+		e := s.gather([]policy.Process{exim, sentAt(now - 3000), worker, rootsWeb}, now-2990)
+		s.expect(e, "192.0.2.1", policy.ConfidenceHigh)
+		if e.Script != want || e.URL != url || want == "" && !strings.Contains(e.Basis, "header names a.php") && !strings.Contains(e.Basis, `header names "a.php"`) {
+			t.Errorf("%s: script %q by %q, want %q", url, e.Script, e.Basis, want)
+		}
+	}
+}
+
+// A request that began in the clock tick in which sendmail was started may have begun after
+// it. That sendmail still ran, or was waited for, counts a little, but only where not much
+// time is left for another request before.
+func TestWhatIsNotCertainCountsALittle(t *testing.T) {
+	q := question{when: when{forked: true, forkMin: 10_000, forkMax: 10_010, asked: 10_030}}
+	for _, c := range []struct {
+		name  string
+		track track
+		want  policy.Confidence
+	}{
+		{"certain", track{samples: 2, span: span{9_900, 9_990, 10_100, never}}, policy.ConfidenceHigh},
+		{"certain by one look alone, which may have met two requests", track{samples: 1, span: span{9_900, 9_990, 10_100, never}}, policy.ConfidenceNone},
+		{"begun in the tick, and under way when Exim asked", track{samples: 2, span: span{9_990, 10_020, 10_100, never}}, policy.ConfidenceLow},
+		{"begun before or after Exim asked, while sendmail ran", track{samples: 2, span: span{9_990, 10_050, 10_100, never}, alive: true}, policy.ConfidenceLow},
+		{"begun before or after Exim asked", track{samples: 2, span: span{9_990, 10_050, 10_100, never}}, policy.ConfidenceNone},
+		{"begun within a second", track{samples: 2, span: span{9_100, 10_050, 10_100, never}, alive: true}, policy.ConfidenceNone},
+		{"begun after the tick", track{samples: 2, span: span{10_011, 10_020, 10_100, never}, alive: true}, policy.ConfidenceNone},
+	} {
+		if got, _ := q.confidence(c.track.span.fit(q.when), &c.track); got != c.want {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+	}
+}
+
+func TestAProcessIsTheOneThatItWas(t *testing.T) {
+	sleeper := exec.Command("sleep", "60")
+	if err := sleeper.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p := policy.Process{PID: int32(sleeper.Process.Pid), Started: startOf(t, sleeper.Process.Pid)}
+	if !stillRuns(&p) {
+		t.Error("a process that runs is gone")
+	}
+	other := p
+	other.Started--
+	if stillRuns(&other) {
+		t.Error("a process that was started at another time is the same")
+	}
+	if err := sleeper.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = sleeper.Wait() // "signal: killed" is what was asked for
+	if stillRuns(&p) {
+		t.Error("a process that has ended runs")
+	}
+}
+
+func TestAProcessOfManyThreadsTellsNoVisitor(t *testing.T) {
+	s := newScene(t)
+	now := s.clock().Boot
+	worker := real(t, 33, "/usr/sbin/apache2")
+	s.rows = []drawn{request(worker.PID, "192.0.2.1", now-5000), request(worker.PID, "192.0.2.2", now-5000)}
+	e := s.gather([]policy.Process{exim, sentAt(now - 3000), worker, rootsWeb}, now-2990)
+	s.expect(e, "", policy.ConfidenceLow)
+	if !strings.Contains(e.Basis, "several requests") {
+		t.Errorf("the basis is %q", e.Basis)
+	}
+}
+
+func TestCGI(t *testing.T) {
+	for _, c := range []struct {
+		name       string
+		client     string // in Apache's row
+		began      int64
+		threads    bool
+		want       string
+		confidence policy.Confidence
+	}{
+		{"the parent shows the same", "192.0.2.1", 5000, false, "192.0.2.1", policy.ConfidenceHigh},
+		{"the parent shows the same, within the second", "192.0.2.1", 100, false, "192.0.2.1", policy.ConfidenceHigh},
+		{"the parent shows another visitor for certain", "192.0.2.7", 5000, false, "192.0.2.7", policy.ConfidenceHigh},
+		{"the parent shows a later request", "192.0.2.7", -2000, false, "192.0.2.1", policy.ConfidenceLow},
+		{"a thread shows the same", "192.0.2.1", 100, true, "192.0.2.1", policy.ConfidenceHigh},
+		{"no thread shows it", "192.0.2.7", 100, true, "192.0.2.1", policy.ConfidenceLow},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newScene(t)
+			now := s.clock().Boot
+			parent := real(t, 33, "/usr/sbin/apache2")
+			php := sentAt(now - 60)
+			php.PID, php.Executable, php.Args = 1<<21+2, "/usr/bin/php-cgi8.2", nil
+			php.RemoteAddr, php.RequestURI, php.ScriptFilename, php.ServerName = "192.0.2.1", "/a.php?x=1", shops.Script, "shop.example"
+			row := request(parent.PID, c.client, now-c.began)
+			if c.began < 0 {
+				php.Started -= 400
+				row.began = now - 10
+			}
+			if c.threads {
+				row.pid++
+			}
+			s.rows = []drawn{row}
+			chain := []policy.Process{exim, sentAt(now - 40), php, parent, rootsWeb}
+			e := s.gather(chain, now-20)
+			s.expect(e, c.want, c.confidence)
+		})
+	}
+}
+
+// A process may write into its own environment: where Apache shows that its parent works for
+// another one, and the time does not tell for certain, neither is named.
+func TestAnEnvironmentThatApacheContradicts(t *testing.T) {
+	s := newScene(t)
+	now := s.clock().Boot
+	parent := real(t, 33, "/usr/sbin/apache2")
+	perl := sentAt(now - 60)
+	perl.PID, perl.Executable, perl.Args = 1<<21+2, "/usr/bin/perl", []string{"perl", "a.cgi"}
+	perl.RemoteAddr, perl.RequestURI = "198.51.100.9", "/innocent"
+	r := request(parent.PID, "192.0.2.1", ticksBoot(perl.Started)+4) // in the same clock tick
+	r.ends = now + 100
+	s.rows = []drawn{r}
+	s.expect(s.gather([]policy.Process{exim, perl, parent, rootsWeb}, now-20), "", policy.ConfidenceLow)
+}
+
+// The wrapper that a panel runs PHP by is not the script.
+func TestTheProgramThatRunsPHPIsNotTheScript(t *testing.T) {
+	s := newScene(t)
+	now := s.clock().Boot
+	parent := real(t, 33, "/usr/sbin/apache2")
+	php := sentAt(now - 3000)
+	php.Executable = "/usr/bin/php-cgi8.2"
+	php.RemoteAddr, php.RequestURI = "192.0.2.1", "/a.php?x=1"
+	for file, want := range map[string]string{
+		"/usr/local/cpanel/cgi-sys/ea-php82":  "/home/shop/public_html/a.php",
+		"/home/shop/public_html/other.php":    "/home/shop/public_html/other.php",
+		"/home/shop/public_html/x/../y.phtml": "/home/shop/public_html/y.phtml",
+	} {
+		php.ScriptFilename = file
+		if e := s.gather([]policy.Process{exim, sentAt(now - 2000), php, parent, rootsWeb}, now); e.Script != want {
+			t.Errorf("SCRIPT_FILENAME=%s: script %q, want %q", file, e.Script, want)
+		}
+	}
+}
+
+func TestPHPFPM(t *testing.T) {
+	for _, c := range []struct {
+		name         string
+		began        int64 // before now
+		started      int64
+		state        string
+		others       int
+		want, script string
+		confidence   policy.Confidence
+	}{
+		{"a request that is under way", 900, 200, "Running", 0, "192.0.2.1", "/srv/shop/a.php", policy.ConfidenceHigh},
+		{"one that began in the same tick", 197, 200, "Running", 0, "192.0.2.1", "/srv/shop/a.php", policy.ConfidenceLow},
+		{"one that began after the message", 150, 200, "Running", 0, "", shops.Script, policy.ConfidenceLow},
+		{"one that has ended", 300, 200, "Idle", 0, "", shops.Script, policy.ConfidenceLow},
+		{"two visitors of the same URL", 900, 200, "Running", 1, "", "/srv/shop/a.php", policy.ConfidenceHigh},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newScene(t)
+			now := s.clock().Boot / 10 * 10 // the beginning of a tick
+			worker := real(t, 20001, "/usr/sbin/php-fpm8.2", "php-fpm: pool shop")
+			began := now - c.began
+			s.procs = []fpmProcess{{PID: worker.PID, State: c.state, Method: "GET", URI: "/a.php?x=1", Script: "/srv/shop/a.php"}}
+			s.rows = []drawn{request(501, "192.0.2.1", began-2)}
+			for i := range c.others {
+				s.procs = append(s.procs, fpmProcess{PID: worker.PID + 1 + int32(i), State: "Running", Method: "GET", URI: "/a.php?x=1", Script: "/srv/shop/a.php"})
+				s.rows = append(s.rows, request(502, "192.0.2.2", began-2))
+			}
+			s.servePool(func(int) int64 { return began })
+			e := s.gather([]policy.Process{exim, sentAt(now - c.started), worker, rootsFPM}, now-5)
+			if e.ClientIP.IsValid() != (c.want != "") || c.want != "" && e.ClientIP.String() != c.want || e.Script != c.script || e.Confidence != c.confidence {
+				t.Errorf("the evidence is %+v", e)
+			}
+		})
+	}
+}
+
+func TestWithoutAnyServerTheClaimRemains(t *testing.T) {
+	clock := origin.Clock()
+	g, err := New(Options{Now: clock})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := clock()
+	worker := real(t, 33, "/usr/sbin/apache2")
+	pool := real(t, 20001, "/usr/sbin/php-fpm8.2", "php-fpm: pool shop")
+	for name, chain := range map[string][]policy.Process{
+		"no chain": nil, "mod_php": {exim, sentAt(at.Boot), worker, rootsWeb}, "php-fpm": {exim, pool, rootsFPM},
+	} {
+		e := g.Gather(context.Background(), message, chain, shops, at)
+		if e.Script != shops.Script || e.Confidence != policy.ConfidenceLow || e.ClientIP.IsValid() || !strings.HasPrefix(e.Basis, "a claim") || !e.SeenAt.Equal(at.Wall) {
+			t.Errorf("%s: %+v", name, e)
+		}
+	}
+	if e := g.Gather(context.Background(), message, nil, policy.Identity{Account: "shop"}, at); e != (policy.Evidence{}) {
+		t.Errorf("out of nothing came %+v", e)
+	}
+}
+
+func TestWhoeverIsInAHurryIsAnsweredAtOnce(t *testing.T) {
+	s := newScene(t)
+	now := s.clock().Boot
+	worker := real(t, 33, "/usr/sbin/apache2")
+	s.rows = []drawn{request(worker.PID, "192.0.2.1", now)}
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	before := time.Now()
+	s.gatherer().Gather(ctx, message, []policy.Process{exim, sentAt(now), worker, rootsWeb}, shops, policy.Moment{Boot: now})
+	if took := time.Since(before); took > 500*time.Millisecond {
+		t.Errorf("it took %v", took)
+	}
+}

@@ -1,0 +1,301 @@
+package evidence
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+	"sync"
+	"time"
+
+	"osm/policy"
+)
+
+const (
+	defaultPatience = 1200 * time.Millisecond
+	gatherTime      = 4 * askTime // for all questions about one message, beside patience
+	sampleEvery     = 25 * time.Millisecond
+	maxTracks       = 1024
+	trackAge        = 60_000 // milliseconds
+	narrow          = 80     // milliseconds between which a request must have begun to count without being certain
+)
+
+// DefaultApachePaths are the places of Apache's status page, KEY standing for the key: cPanel's
+// hidden one in both forms, its plain one, and Apache's own.
+func DefaultApachePaths() []string {
+	return []string{"/" + keyFormat, "/whm-server-status?key=" + keyFormat, "/whm-server-status", "/server-status"}
+}
+
+// DefaultPoolFiles are the files in which Debian, Red Hat and cPanel keep php-fpm's pools.
+func DefaultPoolFiles() []string {
+	return []string{"/etc/php/*/fpm/pool.d/*.conf", "/etc/php-fpm.d/*.conf", "/opt/cpanel/ea-php*/root/etc/php-fpm.d/*.conf"}
+}
+
+// Options says where a [Gatherer] looks.
+type Options struct {
+	Apache        []string // servers whose status page is asked, "http://127.0.0.1:80"; loopback only, none: not asked
+	ApachePaths   []string // nil: DefaultApachePaths
+	ApacheKeyFile string   // holds the secret part of the address; "" = there is none
+	Pools         []Pool   // of php-fpm
+	PoolFiles     []string // patterns of files with more of them
+	// AskPool asks a pool in the gatherer's place; nil: [AskPool]. It is for a daemon that may
+	// not connect to the pools itself.
+	AskPool func(context.Context, Pool) ([]byte, error)
+	// Patience is how long one message's request may be watched, beside the questions
+	// themselves; 0 = 1.2 s. Apache tells times in seconds only: within this time either a
+	// second is up or the request ends, and its beginning is known.
+	Patience time.Duration
+	// Owner tells whose account a virtual host is, for servers of many; nil: never known.
+	Owner func(host string) (account string, ok bool)
+	Now   func() policy.Moment
+}
+
+// Gatherer finds out what request was behind a message. It is safe for concurrent use.
+type Gatherer struct {
+	opt    Options
+	apache *apache
+	pools  *pools
+
+	mu     sync.Mutex
+	tracks map[int32]*track // requests seen at work, by process
+}
+
+// New checks the addresses, all of which must be this host's.
+func New(o Options) (*Gatherer, error) {
+	if o.Now == nil {
+		return nil, errors.New("evidence needs a clock")
+	}
+	if o.Patience == 0 {
+		o.Patience = defaultPatience
+	}
+	a, err := newApache(o)
+	for _, p := range o.Pools {
+		if _, bad := p.network(); bad != nil {
+			err = errors.Join(err, fmt.Errorf("php-fpm pool %.40q: %w", p.Name, bad))
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	pools := &pools{fixed: o.Pools, globs: o.PoolFiles, now: o.Now}
+	return &Gatherer{opt: o, apache: a, pools: pools, tracks: map[int32]*track{}}, nil
+}
+
+// Gather looks for the request behind a message: chain is what the kernel said of the
+// processes that submitted it, at the time of its decision. It is to be called as soon as
+// may be, since requests are short, and takes two and a half seconds at most. That nothing is
+// known is an answer, not an error.
+func (g *Gatherer) Gather(ctx context.Context, s *policy.Submission, chain []policy.Process, id policy.Identity, at policy.Moment) policy.Evidence {
+	ctx, cancel := context.WithTimeout(ctx, g.opt.Patience+gatherTime)
+	defer cancel()
+	q := question{g: g, s: s, id: &id, caller: readChain(chain), at: at}
+	q.when = messageTime(q.child, at)
+	e := q.claim()
+	switch q.handler {
+	case module:
+		e = q.module(ctx, e)
+	case cgi:
+		e = q.cgi(ctx, e)
+	case fpm:
+		e = q.fpm(ctx, e)
+	}
+	if e.Confidence != policy.ConfidenceNone && e.SeenAt.IsZero() {
+		e.SeenAt = at.Wall
+	}
+	return e.Clean()
+}
+
+// question is one message whose request is looked for.
+type question struct {
+	g    *Gatherer
+	s    *policy.Submission
+	id   *policy.Identity
+	at   policy.Moment
+	when when
+	caller
+}
+
+// claim is what the message and its processes say of themselves, without any request.
+func (q *question) claim() policy.Evidence {
+	if q.id.Script == "" {
+		return policy.Evidence{}
+	}
+	e := policy.Evidence{Script: q.id.Script, Basis: q.id.ScriptBasis, Confidence: policy.ConfidenceLow}
+	if q.worker != nil {
+		e.PID = q.worker.PID
+	}
+	return e
+}
+
+// note adds to a claim why nothing better is known.
+func note(e policy.Evidence, text string, args ...any) policy.Evidence {
+	if text = fmt.Sprintf(text, args...); e.Basis != "" {
+		text = e.Basis + "; " + text
+	}
+	e.Basis = text
+	return e
+}
+
+// module is for scripts that run within one of Apache's processes: its row is the request,
+// if the time agrees.
+func (q *question) module(ctx context.Context, claim policy.Evidence) policy.Evidence {
+	t, s, err := q.follow(ctx)
+	if err != nil {
+		return note(claim, "%v", err)
+	}
+	c, sure := q.confidence(t.span.fit(q.when), t)
+	if c == policy.ConfidenceNone {
+		return note(claim, "Apache status, worker %d: not certain which of its requests it was", q.worker.PID)
+	}
+	e := fromRow(&t.row, s.wall)
+	e.Confidence = c
+	e.Basis = fmt.Sprintf("Apache status, worker %d, %s", q.worker.PID, sure)
+	script, called := q.agreedScript(e.URL)
+	switch {
+	case script != "":
+		e.Script = script
+		return note(e, "script by working directory, URL and PHP's header")
+	case called != "":
+		return note(e, "PHP's header names %.80q", called)
+	}
+	return e
+}
+
+// confidence grades a request of Apache's by its time.
+func (q *question) confidence(f fit, t *track) (policy.Confidence, string) {
+	switch {
+	case f == certain && t.samples > 1:
+		return policy.ConfidenceHigh, "whose request was under way when the message was sent"
+	case t.span.startMax-t.span.startMin > narrow:
+		// It may have begun long after the process that an earlier request left behind.
+	case f >= waited, f == possible && t.alive:
+		return policy.ConfidenceLow, "whose request was under way while sendmail ran"
+	}
+	return policy.ConfidenceNone, ""
+}
+
+// follow samples the row of the worker until the time of its request is known well enough,
+// the request has ended, or patience has.
+func (q *question) follow(ctx context.Context) (*track, sample, error) {
+	until := q.g.opt.Now().Boot + q.g.opt.Patience.Milliseconds()
+	s, r, err := q.workerRow(ctx)
+	if err != nil {
+		return nil, s, err
+	}
+	t, ok := newTrack(r, s)
+	if !ok {
+		return nil, s, fmt.Errorf("Apache status, worker %d: no request to be seen", q.worker.PID)
+	}
+	t.alive = q.child != nil && r.busy() && stillRuns(q.child)
+	q.g.recall(t)
+	tick := time.NewTicker(sampleEvery)
+	defer tick.Stop()
+	for q.unsettled(t) && q.g.opt.Now().Boot < until {
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+		}
+		next, r, err := q.workerRow(ctx)
+		if err != nil && ctx.Err() == nil {
+			continue // a busy server may answer the next time
+		}
+		if err != nil || !t.add(r, next) {
+			break
+		}
+		s = next
+	}
+	if !stillRuns(q.worker) {
+		return nil, s, fmt.Errorf("Apache status: process %d is not the one that it was", q.worker.PID)
+	}
+	q.g.remember(t)
+	return t, s, nil
+}
+
+// unsettled reports whether another sample may tell more of the request's time.
+func (q *question) unsettled(t *track) bool {
+	f := t.span.fit(q.when)
+	return f != impossible && !t.over() && (f != certain || t.samples < 2)
+}
+
+// askApache asks a second time where the server was too busy for the first.
+func (g *Gatherer) askApache(ctx context.Context) (sample, error) {
+	s, err := g.apache.ask(ctx)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		return g.apache.ask(ctx)
+	}
+	return s, err
+}
+
+// workerRow is the row of the worker, if it serves one request at a time.
+func (q *question) workerRow(ctx context.Context) (sample, row, error) {
+	s, err := q.g.askApache(ctx)
+	if err != nil {
+		return s, row{}, err
+	}
+	var found row
+	for _, r := range s.rows {
+		switch {
+		case r.pid != q.worker.PID:
+		case found.pid != 0:
+			return s, row{}, fmt.Errorf("Apache status: process %d serves several requests at once", q.worker.PID)
+		default:
+			found = r
+		}
+	}
+	if found.pid == 0 {
+		return s, row{}, fmt.Errorf("Apache status: process %d is not in it", q.worker.PID)
+	}
+	return s, found, nil
+}
+
+// recall lets a track go on where an earlier message of the same request left it.
+func (g *Gatherer) recall(t *track) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	t.continues(g.tracks[t.row.pid])
+}
+
+func (g *Gatherer) remember(t *track) {
+	now := g.opt.Now().Boot
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.tracks) >= maxTracks {
+		for pid, old := range g.tracks {
+			if now-old.span.endMin > trackAge {
+				delete(g.tracks, pid)
+			}
+		}
+	}
+	if t.row.busy() && !t.over() && len(g.tracks) < maxTracks {
+		g.tracks[t.row.pid] = t
+	}
+}
+
+// fromRow is the request that a row shows.
+func fromRow(r *row, seen time.Time) policy.Evidence {
+	l, _ := r.line()
+	host, cut := r.host()
+	if cut {
+		host += cutMark
+	}
+	c := candidate{row: *r}
+	return policy.Evidence{URL: l.url(), Method: l.method, VirtualHost: host, ClientIP: c.client(), PID: r.pid, SeenAt: seen}
+}
+
+// agreedScript is the script where the URL, the kernel's working directory (PHP changes to
+// that of the script) and PHP's own header say the same. With rewritten URLs and included
+// files they do not, and none is named; called is then the header's word.
+func (q *question) agreedScript(url string) (script, called string) {
+	called = policy.PHPScriptName(q.s.PHPScript)
+	asked, _, _ := strings.Cut(url, "?")
+	base := path.Base(asked)
+	if strings.HasSuffix(asked, "/") {
+		base = "index.php"
+	}
+	dir := policy.CleanDirectory(q.s.WorkingDirectory)
+	if called == "" || called != base || dir == "" {
+		return "", called
+	}
+	return path.Join(dir, base), called
+}

@@ -1,0 +1,173 @@
+package evidence
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"regexp"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"osm/internal/evidence"
+	"osm/policy"
+)
+
+const (
+	mails = 50 // of one page
+	near  = 40 // the message at which a trigger of 50 is near its limit
+)
+
+// sendPage sends mails by mail() and writes into each Subject what is true of the request.
+var sendPage = fmt.Sprintf(`<?php
+for ($i = 1; $i <= %d; $i++) {
+	$truth = "n=$i ip={$_SERVER['REMOTE_ADDR']} uri={$_SERVER['REQUEST_URI']} method={$_SERVER['REQUEST_METHOD']}";
+	if (!mail("friend@outside.example", $truth, "Hello.\n", "From: shop@shop.example")) {
+		http_response_code(500);
+	}
+}
+echo "sent";
+`, mails)
+
+// truth is what the script itself wrote of its request into the Subject.
+type truth struct {
+	n               int
+	ip, uri, method string
+}
+
+var truthText = regexp.MustCompile(`n=(\d+) ip=(\S+) uri=(\S+) method=(\S+)`)
+
+func (a asked) truth() (truth, bool) {
+	m := truthText.FindStringSubmatch(a.s.Subject)
+	if m == nil {
+		return truth{}, false
+	}
+	n, _ := strconv.Atoi(m[1])
+	return truth{n, m[2], m[3], m[4]}, true
+}
+
+// answer is what was found out about one message.
+type answer struct {
+	truth
+	e policy.Evidence
+}
+
+// gatherNear hands the message near the limit of each page to the gatherer until stop is
+// called, which returns what was found out.
+func gatherNear(g *evidence.Gatherer, at int) (stop func() []answer) {
+	for len(machine.door.asked) > 0 {
+		<-machine.door.asked // of an earlier test
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var mu sync.Mutex
+	var out []answer
+	var running sync.WaitGroup
+	running.Go(func() {
+		for {
+			var a asked
+			select {
+			case <-ctx.Done():
+				return
+			case a = <-machine.door.asked:
+			}
+			is, ok := a.truth()
+			if !ok || is.n != at {
+				continue
+			}
+			running.Go(func() {
+				e := g.Gather(context.Background(), a.s, a.chain, a.id, a.at)
+				mu.Lock()
+				defer mu.Unlock()
+				out = append(out, answer{is, e})
+			})
+		}
+	})
+	return func() []answer {
+		cancel()
+		running.Wait()
+		return out
+	}
+}
+
+// visitor is somebody with an address of his own.
+type visitor struct {
+	ip     string
+	client *http.Client
+}
+
+func newVisitor(n int) *visitor {
+	v := &visitor{ip: fmt.Sprintf("127.0.0.%d", 10+n)}
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(v.ip)}}
+	v.client = &http.Client{Timeout: 2 * time.Minute, Transport: &http.Transport{DialContext: d.DialContext}}
+	return v
+}
+
+// get opens a page.
+func (v *visitor) get(uri string) error {
+	res, err := v.client.Get("http://" + site + uri)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		return err
+	}
+	if res.StatusCode != http.StatusOK || string(body) != "sent" {
+		return fmt.Errorf("GET %s: status %d: %.500q", uri, res.StatusCode, body)
+	}
+	return nil
+}
+
+// visits has several visitors at once open a page, each some times.
+func visits(t *testing.T, visitors, each int, uri func(visitor, n int) string) {
+	t.Helper()
+	errs := make(chan error, visitors*each)
+	var running sync.WaitGroup
+	for i := range visitors {
+		v := newVisitor(i)
+		running.Go(func() {
+			for n := range each {
+				if err := v.get(uri(i, n)); err != nil {
+					errs <- err
+				}
+			}
+		})
+	}
+	running.Wait()
+	close(errs)
+	for err := range errs {
+		t.Error(err)
+	}
+}
+
+// score counts what was named, and fails the test for everything that is wrong.
+type score struct{ asked, whole, scripts, visitors int }
+
+func judge(t *testing.T, answers []answer, script string) (s score) {
+	t.Helper()
+	for _, a := range answers {
+		e := a.e
+		wrong := e.Script != "" && e.Script != script || e.URL != "" && e.URL != a.uri ||
+			e.Method != "" && e.Method != a.method || e.ClientIP.IsValid() && e.ClientIP.String() != a.ip
+		if wrong {
+			t.Errorf("a message of %+v was said to be of %+v", a.truth, e)
+		}
+		s.asked++
+		if e.Script == script {
+			s.scripts++
+		}
+		if e.ClientIP.IsValid() {
+			s.visitors++
+		}
+		if e.Script == script && e.URL == a.uri && e.ClientIP.String() == a.ip {
+			s.whole++
+			continue
+		}
+		t.Logf("not all is known of %+v: %+v", a.truth, e)
+	}
+	return s
+}
