@@ -13,7 +13,7 @@ func (d *daemon) buildRunner() {
 	d.runner = actions.NewRunner(actions.RunnerOptions{
 		Store: d.store, Executor: d.executor, Log: d.log.With("component", "actions"), Now: d.clock, Changed: d.changed,
 		Grace:  func() time.Duration { return d.engine.Rules().Settings.HoldGrace },
-		Alarm:  func(text string) { d.alarms.raise("actions", text) },
+		Alarm:  d.actionFailed,
 		Report: d.tell, Document: d.document,
 		Kick: func() {
 			select {
@@ -22,6 +22,12 @@ func (d *daemon) buildRunner() {
 			}
 		},
 	})
+}
+
+// actionFailed tells that an action will not be done by itself. It is told for a day.
+func (d *daemon) actionFailed(text string) {
+	d.failedAt.Store(d.wall().UnixMilli())
+	d.alarms.raise("actions-failed", text)
 }
 
 // plan says what follows an event, with all that is known about it.
@@ -80,6 +86,10 @@ func (d *daemon) followUp(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		case <-d.due:
+		}
+		if at := d.failedAt.Load(); at != 0 && d.wall().UnixMilli()-at > 24*time.Hour.Milliseconds() {
+			d.failedAt.Store(0)
+			d.alarms.clear("actions-failed")
 		}
 		if d.store.ClockSet() != "" || !d.store.Health().OK {
 			continue

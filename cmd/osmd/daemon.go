@@ -61,6 +61,7 @@ type daemon struct {
 	planned  chan policy.EventChange // new events that wait for their actions
 	acting   sync.Mutex              // one event's actions at a time
 	due      chan struct{}           // an action waits for its turn
+	failedAt atomic.Int64            // Unix milliseconds: an action failed for good
 	owed     owed
 	executor *actions.Executor
 	held     *actions.Held
