@@ -12,13 +12,6 @@ import (
 	"osm/policy"
 )
 
-func time1s(program string) time.Duration {
-	if strings.Contains(program, "sleep") {
-		return time.Second
-	}
-	return 30 * time.Second
-}
-
 // ownCommands has the operator's own programs suspend an account: a file says so.
 func (p *testPanel) ownCommands(t *testing.T) (file string) {
 	t.Helper()
@@ -87,16 +80,16 @@ func TestNoCommandOfTheOperatorsIsBelievedBlindly(t *testing.T) {
 		refuse bool
 	}{
 		{"does nothing and ends well", func(c *PanelCommand, p string) { c.Do = []string{p, "nothing"} }, "but it is not in force", false},
-		{"hangs", func(c *PanelCommand, p string) { c.Do = []string{p, "hang"} }, "killed after 1s", false},
+		{"hangs", func(c *PanelCommand, p string) { c.Do = []string{p, "hang"} }, "killed after 2s", false},
 		{"is not there", func(c *PanelCommand, p string) { c.Do = []string{p + "-gone"} }, "no such file", false},
 		{"the check fails with 1 and says why", func(c *PanelCommand, p string) { c.Check = []string{p, "odd"} }, "cannot connect", false},
-		{"the check hangs", func(c *PanelCommand, p string) { c.Check = []string{p, "hang"} }, "killed after 1s", false},
+		{"the check hangs", func(c *PanelCommand, p string) { c.Check = []string{p, "hang"} }, "killed after 2s", false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			p := newTestPanel(t)
 			file := p.ownCommands(t)
-			p.o.CommandLimit, p.o.ChangeLimit = time.Second, time.Second
+			p.o.CommandLimit, p.o.ChangeLimit = 2*time.Second, 2*time.Second
 			command := p.o.Panel.Commands[c.Action]
 			row.change(&command, command.Do[0])
 			p.o.Panel.Commands[c.Action] = command
