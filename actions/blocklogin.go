@@ -63,7 +63,7 @@ func (d blockLogin) prepare(r *Record) {
 		return
 	}
 	if f, err := d.x.records.fingerprint(r.Mailbox, hash); err == nil {
-		r.State[statePassword] = f
+		setState(r, statePassword, f)
 	}
 }
 

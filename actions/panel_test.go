@@ -300,7 +300,7 @@ func TestUndoAndCheckTellOursFromTheirs(t *testing.T) {
 		{"lifted and suspended by hand", 0, func(p *testPanel) {
 			p.Run("whmapi1", "unsuspendacct", "user="+panelShop)
 			p.Run("whmapi1", "suspendacct", "user="+panelShop, "reason=unpaid%20bill%209")
-		}, No, true, "somebody else's now: suspended since", true},
+		}, No, true, "somebody else's: suspended since", true},
 		{"a hold lifted by hand", 1, func(p *testPanel) { p.Run("whmapi1", "release_outgoing_email", "user="+panelShop) }, No, true, "somebody else has done that", false},
 		{"a block lifted by hand", 3, func(p *testPanel) { p.Run("uapi", "--user="+panelShop, "Email", "unsuspend_login", "email="+panelInfo) }, No, true, "somebody else has done that", false},
 		{"the mailbox removed", 3, func(p *testPanel) { p.Write(p.Shadow(panelShop, "shop.example"), "xinfo:$6$x:1::::::\n") }, No, true, "there is no mailbox", false},
@@ -394,6 +394,44 @@ func TestWhatThePanelIsAsked(t *testing.T) {
 	}
 	if again, err := client.Apply(t.Context(), Change{Action: policy.ActionPanelHold, Account: panelShop, Mailbox: "sales+eu@shop.example"}); err != nil || again.ID != r.ID {
 		t.Errorf("Apply again = %+v, %v; want record %s", again, err, r.ID)
+	}
+}
+
+// A try of ours failed, and an operator did it by hand before the next.
+func TestWhatSomebodyDidBetweenTwoTriesIsTheirs(t *testing.T) {
+	for _, v := range panelVerbs() {
+		t.Run(v.name, func(t *testing.T) {
+			t.Parallel()
+			for _, undo := range []bool{true, false} {
+				p := newTestPanel(t)
+				client := p.client(t)
+				p.Fault("profile-a " + v.do)
+				if _, err := client.Apply(t.Context(), v.change); err == nil {
+					t.Fatal("Apply gave no error")
+				}
+				p.Fault()
+				if v.change.Mailbox == "" {
+					p.Run("whmapi1", v.do, "user="+panelShop, "reason=by%20hand")
+				} else {
+					p.Run("uapi", "--user="+panelShop, "Email", v.do, "email="+panelInfo)
+				}
+				left, err := client.Records(t.Context())
+				if err != nil || len(left) != 1 {
+					t.Fatalf("Records = %v, %v", left, err)
+				}
+				if s, err := client.Check(t.Context(), left[0].ID); err != nil || s.InForce != No || !s.ByOthers {
+					t.Errorf("Check = %+v, %v; want it somebody else's", s, err)
+				}
+				if undo {
+					_, err = client.Undo(t.Context(), left[0].ID)
+				} else if _, err = client.Apply(t.Context(), v.change); err != nil && strings.Contains(err.Error(), "not by this action") {
+					err = nil
+				}
+				if left, _ := client.Records(t.Context()); err != nil || len(left) != 0 || !v.stands(p) {
+					t.Errorf("by undo %v: %v; stands: %v; records %v", undo, err, v.stands(p), left)
+				}
+			}
+		})
 	}
 }
 

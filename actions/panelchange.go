@@ -33,7 +33,7 @@ type standing struct {
 }
 
 // panelChange is a [changer] by way of the panel: look, do, look again. No exit status and
-// no word of the panel counts for the deed.
+// no word of the panel counts for the deed, but where nothing at all can be seen.
 type panelChange struct {
 	panel
 	action  string
@@ -100,6 +100,16 @@ const (
 	statePassword = "password" // fingerprint of the mailbox's password before
 )
 
+// setState notes something for the undo; what an earlier try of the same change noted stays.
+func setState(r *Record, key, value string) {
+	if r.State == nil {
+		r.State = map[string]string{}
+	}
+	if r.State[key] == "" && value != "" {
+		r.State[key] = value
+	}
+}
+
 // theirs is the deed on the panel that a record was done on.
 func (k panelChange) theirs(r *Record) (deed, error) {
 	if kind := r.State[statePanel]; kind != "" {
@@ -119,16 +129,14 @@ func (k panelChange) apply(ctx context.Context, r *Record) (string, error) {
 		return "", fmt.Errorf("not begun, as it cannot be seen how it stands: %w", err)
 	case s.gone != "":
 		return "", leftAlone{s.gone}
-	case s.in == Yes && mine(s, r):
+	case s.in == Yes && isOurs(s, r):
 		return k.inForce(ctx, d, r, "it was in force already, by an earlier try of ours"), nil
 	case s.in == Yes:
 		return "", leftAlone{"it is so already, and not by this action" + because(s.why)}
 	}
-	if r.State == nil {
-		r.State = map[string]string{}
-	}
 	d.prepare(r)
-	r.State[statePanel], r.State[stateAsked] = k.kind(), k.x.o.Now().UTC().Format(time.RFC3339)
+	setState(r, statePanel, k.kind())
+	r.State[stateAsked] = k.x.o.Now().UTC().Format(time.RFC3339)
 	if err := k.x.records.put(r); err != nil { // else a panel's deed could be nobody's
 		return "", err
 	}
@@ -155,10 +163,11 @@ func (k panelChange) apply(ctx context.Context, r *Record) (string, error) {
 	return "", asked
 }
 
-// mine reports whether what is in force is the record's own doing. Where the panel keeps no
-// reason, it is if we asked for it and never heard what became of that.
-func mine(s standing, r *Record) bool {
-	return s.ours == Yes || (s.ours != No && r.State[stateAsked] != "")
+// isOurs reports whether what is in force is the record's own doing. Where the panel keeps
+// no reason it is if we saw it come into force, or asked for it and never heard what became
+// of that.
+func isOurs(s standing, r *Record) bool {
+	return s.ours == Yes || (s.ours == Unknown && (r.Done || r.State[stateAsked] != ""))
 }
 
 func (k panelChange) inForce(ctx context.Context, d deed, r *Record, outcome string) string {
@@ -197,10 +206,8 @@ func (k panelChange) undo(ctx context.Context, r *Record) (string, error) {
 		return "nothing to undo: it had not come into force", nil
 	case s.in == No:
 		return "nothing to undo: somebody else has done that", nil
-	case s.in == Yes && s.ours == No:
-		return "left as it is, for it is somebody else's now" + because(s.why), nil
-	case s.in == Yes && s.ours != Yes && !r.Done && r.State[stateAsked] == "":
-		return "left as it is, for it never was ours" + because(s.why), nil
+	case s.in == Yes && !isOurs(s, r):
+		return "left as it is, for it is somebody else's" + because(s.why), nil
 	}
 	asked := d.undo(ctx, r)
 	s, err = d.look(ctx, r)
@@ -235,7 +242,7 @@ func (k panelChange) state(ctx context.Context, r *Record) (State, error) {
 	switch {
 	case s.gone != "":
 		return State{InForce: No, ByOthers: true, Detail: s.gone, PasswordChanged: Unknown}, nil
-	case s.in == Yes && s.ours == No:
+	case s.in == Yes && !isOurs(s, r):
 		st.InForce, st.ByOthers = No, true
 	case s.in == No && r.Done:
 		st.ByOthers = true
