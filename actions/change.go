@@ -150,7 +150,11 @@ func (x *executor) change(ctx context.Context, req request, w *answerWriter) ans
 		rec, err = x.apply(ctx, req.Change)
 	}
 	x.logChange(req, rec, err)
-	return answer{Record: rec, Error: explainChange(req, err)}
+	e := explainChange(req, err)
+	if e != nil && rec != nil && req.Verb == verbUndo { // people know the change, not its id
+		e.What, e.On = verbUndo+" "+rec.Action, rec.Target()
+	}
+	return answer{Record: rec, Error: e}
 }
 
 func explainChange(req request, err error) *ExecutorError {

@@ -17,10 +17,15 @@ type Executor struct {
 	// Timeout of one call when its context has no earlier deadline. The executor needs up
 	// to three times its own command limit: waiting its turn, then acting.
 	Timeout time.Duration
+	// ChangeTimeout is that of one change or check: the executor waits for the one before
+	// it, looks how it stands, does it and looks again, each with a limit of its own.
+	ChangeTimeout time.Duration
 }
 
 // NewExecutor returns a client for the unix socket at path.
-func NewExecutor(socket string) *Executor { return &Executor{socket: socket, Timeout: 2 * time.Minute} }
+func NewExecutor(socket string) *Executor {
+	return &Executor{socket: socket, Timeout: 2 * time.Minute, ChangeTimeout: 7 * time.Minute}
+}
 
 // QueueList calls f for each message in Exim's queue that we froze (frozen still or not),
 // in no order. skipped is how many of the spool's files could not be read. An error of f
@@ -125,7 +130,11 @@ func (x *Executor) call(ctx context.Context, req request, each func(*answer) err
 		}
 		return answer{}, e
 	}
-	ctx, cancel := context.WithTimeout(ctx, x.Timeout)
+	limit := x.Timeout
+	if req.Verb == verbApply || req.Verb == verbUndo || req.Verb == verbCheck {
+		limit = x.ChangeTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	c, err := new(net.Dialer).DialContext(ctx, "unix", x.socket)
 	if err != nil {

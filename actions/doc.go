@@ -25,6 +25,8 @@
 //	{"end":true,"results":[{"message_id":"…","outcome":"done"}]}         queue-thaw, -deliver, -remove
 //	{"end":true,"text":"Subject: …"}                                      queue-headers, exim-version
 //	{"end":true,"options":{"auto_thaw":"0s"}}                             exim-options
+//	{"end":true,"record":{"id":"…","done":true,"outcome":"…",…}}         apply, undo; records: a line each
+//	{"end":true,"state":{"in_force":"yes","password_changed":"no"}}       check
 //	{"end":true,"error":{"what":"…","on":"…","why":"…","next":"…"}}       refused or failed
 //
 // A message is shown or touched only if the -H file in Exim's spool, read by the

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"osm/policy"
 )
 
 // ExecutorOptions is everything that the executor goes by. It comes from root-owned
@@ -94,7 +96,11 @@ type executor struct {
 
 // allChangers is every change there is, by its action.
 func (x *executor) allChangers() map[string]changer {
-	return map[string]changer{}
+	return map[string]changer{
+		policy.ActionPanelHold:      x.panelHold(),
+		policy.ActionBlockLogin:     x.blockLogin(),
+		policy.ActionSuspendAccount: x.suspendAccount(),
+	}
 }
 
 // allowed are the changes that the options allow.
@@ -234,6 +240,8 @@ func (x *executor) answer(ctx context.Context, req request, w *answerWriter) ans
 	switch req.Verb {
 	case verbApply, verbUndo, verbRecords:
 		return x.change(ctx, req, w)
+	case verbCheck:
+		return x.lookAtChange(ctx, req)
 	case verbRunScript:
 		return x.runScript(ctx, req)
 	}
@@ -300,7 +308,7 @@ func (x *executor) validate(req request) *ExecutorError {
 		if err := validateChange(req.Change); err != nil {
 			return explainChange(req, err)
 		}
-	case verbUndo:
+	case verbUndo, verbCheck:
 		if !reRecord.MatchString(req.Record) {
 			return bad(fmt.Sprintf("%.40q is no record", req.Record))
 		}

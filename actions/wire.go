@@ -40,7 +40,7 @@ type request struct {
 	IDs  []string `json:"ids,omitempty"`
 
 	Change *Change `json:"change,omitempty"` // of apply
-	Record string  `json:"record,omitempty"` // of undo: the id
+	Record string  `json:"record,omitempty"` // of undo and check: the id
 	Script *Script `json:"script,omitempty"` // of run-script
 }
 
@@ -52,6 +52,7 @@ type answer struct {
 	Options map[string]string `json:"options,omitempty"`
 	Skipped int               `json:"skipped,omitempty"` // spool files that could not be read
 	Record  *Record           `json:"record,omitempty"`  // of apply and undo; records: one in each line
+	State   *State            `json:"state,omitempty"`   // of check
 	Error   *ExecutorError    `json:"error,omitempty"`
 	End     bool              `json:"end,omitempty"`
 }

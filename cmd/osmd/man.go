@@ -106,7 +106,7 @@ func executorKeys() [][3]string {
 		{"whmapi1", `"/usr/local/cpanel/bin/whmapi1"`, "cPanel's program for accounts"},
 		{"uapi", `"/usr/local/cpanel/bin/uapi"`, "cPanel's program for mailboxes"},
 		{"doveadm", `"/usr/bin/doveadm"`, "Dovecot's program that ends a mailbox's open sessions"},
-		{"command", "{}", `[command.suspend-account], [command.block-login] and [command.panel-hold] say how that is done where panel = "commands": do, undo and check are lists of words in which {account} and {mailbox} are filled in; check exits with 0 when it is in force and with 1 when not`},
+		{"command", "{}", `[command.suspend-account], [command.block-login] and [command.panel-hold] say how that is done where panel = "commands": do, undo and check are lists of words in which {account} and {mailbox} are filled in; check exits with 0 when it is in force, and with 1 and nothing on standard error when not`},
 		{"firewall", `"auto"`, `what blocks an address: "csf", "nft", "none"; "auto" takes csf where it is installed`},
 		{"csf", `"/usr/sbin/csf"`, "csf's program"},
 		{"nft", `"/usr/sbin/nft"`, "nftables' program; osm has a table of its own"},
