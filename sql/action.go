@@ -73,6 +73,7 @@ type ActionFilter struct {
 	Event    int64
 	Name     string
 	Standing bool // in force, and can be undone
+	ID       int64
 	Limit    int
 	After    string
 }
@@ -88,6 +89,9 @@ func (s *Store) Actions(ctx context.Context, f ActionFilter) (list []Action, nex
 	q.equal("name", f.Name)
 	if f.Event != 0 {
 		q.and("event = ?", f.Event)
+	}
+	if f.ID != 0 {
+		q.and("id = ?", f.ID)
 	}
 	if f.Standing {
 		q.and(standing)

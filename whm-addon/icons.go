@@ -54,6 +54,8 @@ func navPath(name string) string {
 		return "M1.8 4.5h7M12 4.5h2.2M1.8 11.5h2.2M7 11.5h7.2M12 4.5a1.6 1.6 0 1 1-3.2 0 1.6 1.6 0 0 1 3.2 0zM7 11.5a1.6 1.6 0 1 1-3.2 0 1.6 1.6 0 0 1 3.2 0z"
 	case "exemptions":
 		return "M14.2 8A6.2 6.2 0 1 1 1.8 8a6.2 6.2 0 0 1 12.4 0zM6.3 5.6v4.8M9.7 5.6v4.8"
+	case "actions":
+		return "M9 1.6L3.4 9h4L6.6 14.4 12.6 6.6h-4z"
 	case "audit":
 		return "M5.6 3.9h8.4M5.6 8h8.4M5.6 12.1h8.4M2.2 3.9h.4M2.2 8h.4M2.2 12.1h.4"
 	case "settings":

@@ -24,8 +24,12 @@ type ActionFilter struct {
 	Account  string
 	Event    int64
 	Name     string
-	Standing bool // in force, and can be undone
+	Standing bool  // in force, and can be undone
+	ID       int64 // this one alone
 }
+
+// ActionNames lists every action there is.
+func ActionNames() []string { return policy.AllActions() }
 
 const didUndoAction = "action undo"
 
@@ -41,7 +45,7 @@ func (s *Service) Actions(ctx context.Context, a Actor, f ActionFilter, p Page) 
 	}
 	l, err := List[Action]{}, error(nil)
 	l.Items, l.Next, err = s.o.Store.Actions(ctx, store.ActionFilter{Since: f.Since, Account: f.Account, Accounts: s.ownAccounts(a), Event: f.Event,
-		Name: f.Name, Standing: f.Standing, Limit: p.Limit, After: p.After})
+		Name: f.Name, ID: f.ID, Standing: f.Standing, Limit: p.Limit, After: p.After})
 	for i := range l.Items {
 		withInverse(&l.Items[i])
 	}
