@@ -29,6 +29,11 @@ func (r *Runner) Due(ctx context.Context, plan func(context.Context, policy.Even
 	if err != nil {
 		return err
 	}
+	if len(due) > 0 { // their events are written behind
+		if err := r.o.Store.Flush(ctx); err != nil {
+			return err
+		}
+	}
 	var errs []error
 	for i := range due {
 		if ctx.Err() != nil {

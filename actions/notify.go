@@ -175,6 +175,11 @@ func (n *Notifier) Due(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if len(due) > 0 { // their events are written behind
+		if err := n.o.Store.Flush(ctx); err != nil {
+			return err
+		}
+	}
 	var errs []error
 	for i := range due {
 		if ctx.Err() != nil {
