@@ -62,6 +62,7 @@ func (l *live) enforce(trigger string, max int, actions string) {
 // and back to the same bytes.
 func TestWhatFollowsOnCPanel(t *testing.T) {
 	l := newLive(t)
+	l.Run(ctl, "settings", "set", "report.mail_to", "abuse@elsewhere.example")
 	t.Run("a stolen mailbox's login is blocked", func(t *testing.T) {
 		shadow := l.Read("/home/shop/etc/shop.example/shadow")
 		l.enforce("login-hour", 2, "report,block-login=1h")
@@ -75,6 +76,16 @@ func TestWhatFollowsOnCPanel(t *testing.T) {
 		l.undone(a)
 		if got := l.Read("/home/shop/etc/shop.example/shadow"); got != shadow {
 			t.Errorf("after the undo %q, before %q", got, shadow)
+		}
+	})
+	t.Run("the operator is told by mail, which counts for nobody", func(t *testing.T) {
+		var sent struct{ Items []struct{ Account, Source, Subject string } }
+		l.eventually("the report", func() bool {
+			l.osmctl(&sent, "decisions", "--account", "(system)")
+			return len(sent.Items) > 0 && strings.Contains(sent.Items[0].Subject, "shop")
+		})
+		if queue := l.Run("exim", "-bp"); !strings.Contains(queue, "abuse@elsewhere.example") {
+			t.Errorf("the queue:\n%s\nsent %+v", queue, sent)
 		}
 	})
 	t.Run("an account's mail is held by the panel, and the account suspended the second time", func(t *testing.T) {

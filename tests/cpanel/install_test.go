@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	eximacl "osm/exim-acl"
 	"osm/policy"
@@ -575,7 +576,7 @@ exec sleep 300
 // eventually waits for what another process does.
 func (s *server) eventually(what string, done func() bool) {
 	s.T.Helper()
-	for range 300 {
+	for began := time.Now(); time.Since(began) < 30*time.Second; {
 		if done() {
 			return
 		}

@@ -20,13 +20,13 @@ func TestThePanelsCommandsDoAndUndo(t *testing.T) {
 		{"uapi --output=json --user=shop Email suspend_login email=info@shop.example", "uapi --output=json --user=shop Email unsuspend_login email=info@shop.example",
 			"/home/shop/etc/shop.example/shadow", strings.Replace(shadow, "info:", "info:!!", 1)},
 	} {
-		if out := s.Run(strings.Fields("/usr/local/cpanel/bin/"+row.do)...); !strings.Contains(out, `"result":1`) && !strings.Contains(out, `"status":1`) {
+		if out := s.Run(strings.Fields("/usr/local/cpanel/bin/" + row.do)...); !strings.Contains(out, `"result":1`) && !strings.Contains(out, `"status":1`) {
 			t.Errorf("%s: %s", row.do, out)
 		}
 		if got := s.Read(row.file); got != row.want {
 			t.Errorf("after %s %s is %q, want %q", row.do, row.file, got, row.want)
 		}
-		s.Run(strings.Fields("/usr/local/cpanel/bin/"+row.undo)...)
+		s.Run(strings.Fields("/usr/local/cpanel/bin/" + row.undo)...)
 		if row.file != "/home/shop/etc/shop.example/shadow" {
 			continue
 		}
