@@ -79,7 +79,9 @@ func TestWhatFollowsOnCPanel(t *testing.T) {
 		}
 	})
 	t.Run("the operator is told by mail, which counts for nobody", func(t *testing.T) {
-		var sent struct{ Items []struct{ Account, Source, Subject string } }
+		var sent struct {
+			Items []struct{ Account, Source, Subject string }
+		}
 		l.eventually("the report", func() bool {
 			l.osmctl(&sent, "decisions", "--account", "(system)")
 			return len(sent.Items) > 0 && strings.Contains(sent.Items[0].Subject, "shop")
