@@ -140,7 +140,7 @@ func (d *daemon) build(ctx context.Context) error {
 	d.engine.SetRefKey(d.store.RefKey())
 	d.panel = panel.New(panel.Options{
 		Maps: mapsDir(d.cfg), Source: d.cfg.Accounts.Source, Domains: d.cfg.Accounts.Domains,
-		SharedUsers: d.cfg.Accounts.SharedUsers, MinUID: uint32(d.cfg.Accounts.MinUID),
+		Contacts: d.cfg.Accounts.Contacts, SharedUsers: d.cfg.Accounts.SharedUsers, MinUID: uint32(d.cfg.Accounts.MinUID),
 		EximUser: d.cfg.Exim.User, Now: d.wall, Log: d.log.With("component", "panel"),
 	})
 	d.witnesses = newWitnesses(d.store, d.clock, d.background.Go)

@@ -99,4 +99,9 @@ func TestAReloadNamesWhatNeedsARestart(t *testing.T) {
 	if got := restartNeeded(a, b); !strings.Contains(got, "[accounts]") {
 		t.Errorf("got %q", got)
 	}
+	b = config.Default()
+	b.Accounts.Contacts = map[string]string{"shop": "owner@shop.example"}
+	if got := restartNeeded(a, b); !strings.Contains(got, "[accounts]") {
+		t.Errorf("another contact: got %q", got)
+	}
 }

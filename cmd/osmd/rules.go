@@ -163,7 +163,7 @@ func restartNeeded(old, now config.Config) string {
 	add(old.Server != now.Server, "[server]")
 	add(old.Exim != now.Exim, "[exim]")
 	add(old.Accounts.Source != now.Accounts.Source || old.Accounts.MinUID != now.Accounts.MinUID ||
-		fmt.Sprint(old.Accounts.SharedUsers, old.Accounts.Domains) != fmt.Sprint(now.Accounts.SharedUsers, now.Accounts.Domains), "[accounts]")
+		fmt.Sprint(old.Accounts.SharedUsers, old.Accounts.Domains, old.Accounts.Contacts) != fmt.Sprint(now.Accounts.SharedUsers, now.Accounts.Domains, now.Accounts.Contacts), "[accounts]")
 	add(old.Store.Path != now.Store.Path, "store.path")
 	add(old.Limits != now.Limits, "[limits]")
 	add(old.Log.Format != now.Log.Format, "log.format")

@@ -73,6 +73,7 @@ type Accounts struct {
 	SharedUsers []string          // users under which scripts of many accounts run
 	MinUID      int64             // lower uids are the system's, not customers'
 	Domains     map[string]string // domain to account, besides what the panel tells
+	Contacts    map[string]string // account to its owner's e-mail address, in place of the panel's
 }
 
 // Store is the database and how long it keeps what.
@@ -102,7 +103,7 @@ type Actions struct {
 type Report struct {
 	MailTo                 []string // operators; none = no mail
 	MailFrom               string   // "" = osm@ and the host's name
-	ToReseller, ToCustomer bool     // at the contact address that the panel knows
+	ToReseller, ToCustomer bool     // at the contact address of the account
 	Digest                 time.Duration
 	SMTP                   string // where mail is handed in: a loopback address and port
 	Templates              string // texts in this folder are used in place of the built-in ones
@@ -155,7 +156,7 @@ func Default() Config {
 		Exim: Exim{User: "Debian-exim", Group: "Debian-exim", Binary: "/usr/sbin/exim4", Spool: "/var/spool/exim4",
 			Deadline: 250 * time.Millisecond, MaxConnections: 2000},
 		Accounts: Accounts{Source: "auto", SharedUsers: []string{"nobody", "www-data", "apache"}, MinUID: 1000,
-			Domains: map[string]string{}},
+			Domains: map[string]string{}, Contacts: map[string]string{}},
 		Store: Store{Path: "/var/lib/osm/osm.db", KeepDecisions: 14 * day, KeepEvents: 400 * day},
 		Held: Held{Keep: 30 * day, MaxMessages: 2000, MaxBytes: 500e6, Full: "freeze",
 			ReleaseRate: Rate{N: 60, Per: time.Minute}, Grace: 30 * time.Minute},

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"flag"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -174,6 +175,10 @@ ceiling = 700
 
 [[exempt]]
 recipient_domain = "Example.com"
+
+[accounts.contacts]
+shop = "Owner@shop.example"
+"old.shop" = "old@shop.example"
 `
 
 func TestAFileIsReadOverTheDefaults(t *testing.T) {
@@ -216,6 +221,9 @@ func TestAFileIsReadOverTheDefaults(t *testing.T) {
 	if c.Held.ReleaseRate.Every() != 500*time.Millisecond || c.Held.MaxBytes != 1<<30 || c.Accounts.Domains["shop.example"] != "shop" {
 		t.Errorf("held = %+v, domains %v", c.Held, c.Accounts.Domains)
 	}
+	if want := map[string]string{"shop": "Owner@shop.example", "old.shop": "old@shop.example"}; !maps.Equal(c.Accounts.Contacts, want) {
+		t.Errorf("contacts = %v, want %v", c.Accounts.Contacts, want)
+	}
 	if got := c.Origin("trigger account-hour: max"); got != "file, line 11" {
 		t.Errorf("Origin(account-hour: max) = %q", got)
 	}
@@ -229,7 +237,9 @@ func TestAnExportIsReadBackToTheSame(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	roundTrip(t, c)
+	if again := roundTrip(t, c); !maps.Equal(again.Accounts.Contacts, c.Accounts.Contacts) || len(again.Accounts.Contacts) != 2 {
+		t.Errorf("contacts read back: got %v, want %v", again.Accounts.Contacts, c.Accounts.Contacts)
+	}
 	hour := int64(900)
 	enforce := policy.Enforce
 	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
@@ -245,7 +255,7 @@ func TestAnExportIsReadBackToTheSame(t *testing.T) {
 	roundTrip(t, e)
 }
 
-func roundTrip(t *testing.T, c Config) {
+func roundTrip(t *testing.T, c Config) Config {
 	t.Helper()
 	var b bytes.Buffer
 	if err := c.Export(&b); err != nil {
@@ -263,6 +273,7 @@ func roundTrip(t *testing.T, c Config) {
 	if got, want := comment.ReplaceAllString(second.String(), ""), comment.ReplaceAllString(b.String(), ""); got != want {
 		t.Errorf("read back and written again:\n%s\nwant\n%s", got, want)
 	}
+	return again
 }
 
 func TestSettingsTellWhereEachValueStands(t *testing.T) {
@@ -281,6 +292,7 @@ func TestSettingsTellWhereEachValueStands(t *testing.T) {
 		"checking":                      {"true", "default"},
 		"held.release_rate":             {`"2/s"`, "file, line 6"},
 		"accounts.domains.shop.example": {`"shop"`, "file, line 3"},
+		"accounts.contacts.old.shop":    {`"old@shop.example"`, "file, line 44"},
 		"trigger minute: max":           {"7", "database, by root, 2026-11-23 12:00 UTC: attack"},
 		"for account shop: max":         {"5000", "file"},
 		"exempt subject " + c.Exemptions[0].Value + ": ceiling": {"700", "file"},

@@ -83,10 +83,8 @@ func (c *Config) Settings() []Setting {
 	for _, k := range settings() {
 		out = append(out, Setting{Key: k.name, Value: tomlValue(k.get(c)), Origin: c.Origin(k.name)})
 	}
-	for _, domain := range slices.Sorted(maps.Keys(c.Accounts.Domains)) {
-		key := "accounts.domains." + domain
-		out = append(out, Setting{Key: key, Value: tomlValue(c.Accounts.Domains[domain]), Origin: c.Origin(key)})
-	}
+	out = append(out, c.pairSettings("accounts.domains.", c.Accounts.Domains)...)
+	out = append(out, c.pairSettings("accounts.contacts.", c.Accounts.Contacts)...)
 	for i := range c.Triggers {
 		t := &c.Triggers[i]
 		for _, k := range triggerKeys()[1:] {
@@ -103,6 +101,15 @@ func (c *Config) Settings() []Setting {
 	for i := range c.Exemptions {
 		e := &c.Exemptions[i]
 		out = append(out, tableSettings(e, exemptKeys(), exemptLabel(e), origin("file", e.Provenance))...)
+	}
+	return out
+}
+
+// pairSettings lists the lines of a table whose keys are names.
+func (c *Config) pairSettings(prefix string, pairs map[string]string) []Setting {
+	var out []Setting
+	for _, name := range slices.Sorted(maps.Keys(pairs)) {
+		out = append(out, Setting{Key: prefix + name, Value: tomlValue(pairs[name]), Origin: c.Origin(prefix + name)})
 	}
 	return out
 }
@@ -150,7 +157,10 @@ func (c Config) Export(w io.Writer) error {
 			in, name = "", k.name
 		}
 		if in != section {
-			c.exportDomains(b, section)
+			if section == "accounts" {
+				exportPairs(b, "accounts.domains", c.Accounts.Domains)
+				exportPairs(b, "accounts.contacts", c.Accounts.Contacts)
+			}
 			section = in
 			fmt.Fprintf(b, "\n[%s]\n", section)
 		}
@@ -171,14 +181,14 @@ func (c Config) Export(w io.Writer) error {
 	return b.Flush()
 }
 
-// exportDomains writes the table that belongs after the section [accounts].
-func (c *Config) exportDomains(b *bufio.Writer, after string) {
-	if after != "accounts" || len(c.Accounts.Domains) == 0 {
+// exportPairs writes a table whose keys are names, unless it is empty.
+func exportPairs(b *bufio.Writer, table string, pairs map[string]string) {
+	if len(pairs) == 0 {
 		return
 	}
-	fmt.Fprintln(b, "\n[accounts.domains]")
-	for _, domain := range slices.Sorted(maps.Keys(c.Accounts.Domains)) {
-		fmt.Fprintf(b, "%s = %s\n", tomlKey(domain), tomlValue(c.Accounts.Domains[domain]))
+	fmt.Fprintf(b, "\n[%s]\n", table)
+	for _, name := range slices.Sorted(maps.Keys(pairs)) {
+		fmt.Fprintf(b, "%s = %s\n", tomlKey(name), tomlValue(pairs[name]))
 	}
 }
 

@@ -96,7 +96,7 @@ func (r *reader) wrong(at, key string, value any, text string) {
 
 func (r *reader) read(tree map[string]any) {
 	known := map[string]key[Config]{}
-	sections := map[string][]string{"accounts": {"domains"}}
+	sections := map[string][]string{"accounts": {"contacts", "domains"}}
 	for _, k := range settings() {
 		known[k.name] = k
 		if section, name, ok := strings.Cut(k.name, "."); ok {
@@ -134,7 +134,9 @@ func (r *reader) section(section string, value any, names []string, known map[st
 		full := section + "." + name
 		switch {
 		case full == "accounts.domains":
-			r.domains(table[name])
+			r.domains(full, table[name])
+		case full == "accounts.contacts":
+			r.contacts(full, table[name])
 		case known[full].set != nil:
 			r.set(known[full], full, table[name])
 		default:
@@ -158,20 +160,31 @@ func (r *reader) unknown(at, prefix, name string, known []string) {
 	r.wrong(at, prefix+clean(name), nil, text)
 }
 
-func (r *reader) domains(value any) {
+func (r *reader) domains(full string, value any) {
+	const whole, one = `must be a table of domain = account, such as "shop.example" = "shop"`, "must be the name of an account; a domain is written in quotes"
+	r.pairs(full, value, whole, one, func(domain, account string) { r.c.Accounts.Domains[strings.ToLower(domain)] = account })
+}
+
+func (r *reader) contacts(full string, value any) {
+	const whole, one = `must be a table of account = address, such as "shop" = "owner@shop.example"`, "must be one address in quotes; the name of an account with a dot in it is written in quotes too"
+	r.pairs(full, value, whole, one, func(account, address string) { r.c.Accounts.Contacts[account] = address })
+}
+
+// pairs hands each line of the table at full to put. whole says what the table must be, one
+// what a value must be.
+func (r *reader) pairs(full string, value any, whole, one string, put func(name, text string)) {
 	table, ok := value.(map[string]any)
 	if !ok {
-		r.wrong("accounts.domains", "accounts.domains", value, `must be a table of domain = account, such as "shop.example" = "shop"`)
+		r.wrong(full, full, value, whole)
 		return
 	}
-	for _, domain := range slices.Sorted(maps.Keys(table)) {
-		at := "accounts.domains." + domain
-		account, is := table[domain].(string)
-		if !is {
-			r.wrong(at, clean(at), table[domain], "must be the name of an account; a domain is written in quotes")
-			continue
+	for _, name := range slices.Sorted(maps.Keys(table)) {
+		at := full + "." + name
+		if text, is := table[name].(string); is {
+			put(name, text)
+		} else {
+			r.wrong(at, clean(at), table[name], one)
 		}
-		r.c.Accounts.Domains[strings.ToLower(domain)] = account
 	}
 }
 

@@ -32,6 +32,12 @@ func (c *Config) mistakes(tables map[string]int, known Mistakes) Mistakes {
 			l.add(Mistake{at: at, Key: clean(at), Value: show(account), Text: `must be a domain in small letters and the name of an account, such as "shop.example" = "shop"`})
 		}
 	}
+	for _, account := range slices.Sorted(maps.Keys(c.Accounts.Contacts)) {
+		at, address := "accounts.contacts."+account, c.Accounts.Contacts[account]
+		if !isUser(account) || !policy.ValidContact(address) {
+			l.add(Mistake{at: at, Key: clean(at), Value: show(address), Text: `must be the name of an account and one e-mail address of at most 254 bytes, such as "shop" = "owner@shop.example"`})
+		}
+	}
 	for i := range c.Triggers {
 		t := &c.Triggers[i]
 		l.add(invalid(t, triggerKeys(), triggerAt(t, tables), "trigger "+clean(t.Name))...)

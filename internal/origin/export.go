@@ -8,8 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,14 +19,16 @@ const (
 	maxUserFile    = 64 << 10
 	maxUserFiles   = 500_000
 	plansName      = "userplans"
+	contactsName   = "usercontacts"
 )
 
 // ExportOptions says what [ExportMaps] copies where.
 type ExportOptions struct {
 	Sources []string // files, each copied under its own last name; those that are missing are left out
-	// Users is cPanel's folder of account files (KEY=value); of each the PLAN goes as
-	// "user: plan" into the copy "userplans". "" = none. It is not read when Sources has
-	// a file of that name which exists.
+	// Users is cPanel's folder of account files (KEY=value); of each the first good
+	// address of CONTACTEMAIL goes as "user: address" into the copy "usercontacts", and
+	// PLAN as "user: plan" into "userplans", unless Sources has a file of that name which
+	// exists. "" = none.
 	Users string
 	Dir   string           // made if it is missing; must be root's alone
 	GID   int              // group that may read the copies: osm
@@ -111,11 +111,12 @@ type exporter struct {
 	opt      ExportOptions
 	dir      *os.File
 	seen     map[string]fileStamp // by source
+	plans    bool                 // the packages were collected when Users was read last
 	reported map[string]string    // by source: what was wrong
 }
 
 func (e *exporter) run() {
-	plans := e.opt.Users != ""
+	plans := true
 	for _, source := range e.opt.Sources {
 		err := e.export(source)
 		e.report(source, err)
@@ -123,8 +124,8 @@ func (e *exporter) run() {
 			plans = false
 		}
 	}
-	if plans {
-		e.report(e.opt.Users, e.exportPlans())
+	if e.opt.Users != "" {
+		e.report(e.opt.Users, e.exportUsers(plans))
 	}
 }
 
@@ -173,71 +174,6 @@ func (e *exporter) export(source string) error {
 	}
 	e.seen[source] = stampOf(&after)
 	return nil
-}
-
-// exportPlans collects the packages of all accounts if the folder has changed: the
-// panel replaces an account's file when it writes it.
-func (e *exporter) exportPlans() error {
-	fd, err := unix.Open(e.opt.Users, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("open %s: %w", e.opt.Users, err)
-	}
-	dir := os.NewFile(uintptr(fd), e.opt.Users)
-	defer func() { _ = dir.Close() }() // opened for reading
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return fmt.Errorf("export %s: %w", e.opt.Users, err)
-	}
-	if old, known := e.seen[e.opt.Users]; known && old == stampOf(&st) {
-		return nil
-	}
-	names, err := dir.Readdirnames(maxUserFiles)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("list %s: %w", e.opt.Users, err)
-	}
-	slices.Sort(names)
-	var b strings.Builder
-	for _, name := range names {
-		if plan := planOf(fd, name); plan != "" {
-			fmt.Fprintf(&b, "%s: %s\n", name, plan)
-		}
-	}
-	if err := e.replace(plansName, []byte(b.String()), st.Mtim); err != nil {
-		return fmt.Errorf("export %s: %w", e.opt.Users, err)
-	}
-	e.seen[e.opt.Users] = stampOf(&st)
-	return nil
-}
-
-// planOf returns the package of the account whose file is name, "" if it has none.
-func planOf(dir int, name string) string {
-	if strings.ContainsAny(name, ":\n") {
-		return ""
-	}
-	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return ""
-	}
-	f := os.NewFile(uintptr(fd), name)
-	b, err := io.ReadAll(io.LimitReader(f, maxUserFile))
-	if err = errors.Join(err, f.Close()); err != nil {
-		return ""
-	}
-	return parsePlan(b)
-}
-
-// parsePlan finds PLAN in an account file of cPanel.
-func parsePlan(b []byte) string {
-	for line := range strings.Lines(string(b)) {
-		if plan, ok := strings.CutPrefix(line, "PLAN="); ok {
-			plan = strings.TrimSpace(plan)
-			if len(plan) > 128 || strings.ContainsFunc(plan, func(r rune) bool { return r < ' ' || r > '~' }) {
-				return ""
-			}
-			return plan
-		}
-	}
-	return ""
 }
 
 // replace puts a file with this content in the place of name: written beside it,

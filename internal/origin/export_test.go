@@ -183,45 +183,6 @@ func TestExportReplacesALeftOver(t *testing.T) {
 	}
 }
 
-func TestExportCollectsThePackages(t *testing.T) {
-	dir := t.TempDir()
-	users, maps := filepath.Join(dir, "users"), filepath.Join(dir, "maps")
-	if err := os.Mkdir(users, 0o711); err != nil {
-		t.Fatal(err)
-	}
-	write(t, filepath.Join(users, "shop"), "DNS=shop.example\nPLAN=Gold Plan\nOWNER=root\n")
-	write(t, filepath.Join(users, "news"), "DNS=news.example\n")
-	write(t, filepath.Join(users, "evil"), "PLAN=a\x1bb\n")
-	if err := os.Symlink("/etc/passwd", filepath.Join(users, "link")); err != nil {
-		t.Fatal(err)
-	}
-	e := export(t, ExportOptions{Users: users, Dir: maps})
-	if got, want := content(t, filepath.Join(maps, plansName)), "shop: Gold Plan\n"; got != want {
-		t.Errorf("got %q, want %q", got, want)
-	}
-	write(t, filepath.Join(users, "news"), "PLAN=small\n")
-	temp := filepath.Join(users, "blog.tmp")
-	write(t, temp, "PLAN=big\n")
-	if err := os.Rename(temp, filepath.Join(users, "blog")); err != nil {
-		t.Fatal(err)
-	}
-	e.look()
-	if got, want := content(t, filepath.Join(maps, plansName)), "blog: big\nnews: small\nshop: Gold Plan\n"; got != want {
-		t.Errorf("after a change: got %q, want %q", got, want)
-	}
-}
-
-func FuzzParsePlan(f *testing.F) {
-	f.Add([]byte("DNS=a\nPLAN=Gold Plan\n"))
-	f.Add([]byte("PLAN="))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		plan := parsePlan(b)
-		if len(plan) > 128 || strings.ContainsAny(plan, "\n\r\x00") || !bytes.Contains(b, []byte(plan)) {
-			t.Errorf("parsePlan(%q): got %q", b, plan)
-		}
-	})
-}
-
 func TestExportLooksAtOnceWhenToldTo(t *testing.T) {
 	dir := t.TempDir()
 	source, maps := filepath.Join(dir, "userdomains"), filepath.Join(dir, "maps")

@@ -1,6 +1,7 @@
 package panel
 
 import (
+	"cmp"
 	"maps"
 
 	"osm/policy"
@@ -30,7 +31,8 @@ func (t *tables) accounts(o *Options) []policy.Account {
 		accounts = append(accounts, policy.Account{
 			Name: u.name, UID: u.uid, Home: u.home,
 			Reseller: t.owners[u.name], Package: t.plans[u.name], MainDomain: main[u.name],
-			System: !hosting(u, listed[u.name], o.MinUID),
+			Contact: cmp.Or(o.Contacts[u.name], t.contacts[u.name]),
+			System:  !hosting(u, listed[u.name], o.MinUID),
 		})
 	}
 	return accounts

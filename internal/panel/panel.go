@@ -43,6 +43,7 @@ type Options struct {
 	Maps        string            // folder of the copies of what only root may read; "" = none
 	Source      string            // CPanel, DirectAdmin or Passwd; "" or "auto" = what is there
 	Domains     map[string]string // domain → user, from the configuration; wins over the panel's
+	Contacts    map[string]string // user → e-mail address, from the configuration; wins over the panel's
 	SharedUsers []string          // users under which the web server runs many accounts' scripts
 	MinUID      uint32            // users of passwd from here on are accounts; 0 = 1000
 	EximUser    string            // Exim's run-time user; "" = the usual ones

@@ -6,6 +6,8 @@ import (
 	"path"
 	"strconv"
 	"strings"
+
+	"osm/policy"
 )
 
 const (
@@ -51,6 +53,11 @@ func parseOwners(b []byte) (map[string]string, error) {
 // parsePlans reads lines "user: package"; a package's name may hold spaces.
 func parsePlans(b []byte) (map[string]string, error) {
 	return parseUsers(b, func(plan string) bool { return plan != "" && len(plan) <= maxPlan && printable(plan, true) })
+}
+
+// parseContacts reads lines "user: address", as the inspector writes them.
+func parseContacts(b []byte) (map[string]string, error) {
+	return parseUsers(b, policy.ValidContact)
 }
 
 func parseUsers(b []byte, valid func(string) bool) (map[string]string, error) {

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"osm/policy"
 )
 
 func TestParseDomains(t *testing.T) {
@@ -112,11 +114,18 @@ func FuzzParseDomains(f *testing.F) {
 
 func FuzzParseUsers(f *testing.F) {
 	f.Add([]byte("shop: root\nnews: Gold Plan\n"))
+	f.Add([]byte("shop: owner@shop.example\nnews: a@b, c@d\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		owners, _ := parseOwners(b)
 		for user, owner := range owners {
 			if !validName(user) || !validName(owner) {
 				t.Errorf("got %q: %q", user, owner)
+			}
+		}
+		contacts, _ := parseContacts(b)
+		for user, contact := range contacts {
+			if !validName(user) || !policy.ValidContact(contact) {
+				t.Errorf("got %q: %q", user, contact)
 			}
 		}
 		plans, _ := parsePlans(b)

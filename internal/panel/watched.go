@@ -23,6 +23,7 @@ type tables struct {
 	mainDomains map[string]string // main domain → user
 	owners      map[string]string // user → reseller
 	plans       map[string]string // user → package
+	contacts    map[string]string // user → e-mail address
 	recent      map[netip.Addr]string
 	relay       []netip.Prefix
 }
@@ -70,10 +71,20 @@ func filesOf(panel, root, copies string) []*file {
 			watch("/etc/userplans", file{made: true, read: readPlans}),
 			watch("/etc/recent_authed_mail_ips", file{mayEmpty: true, read: readRecent}),
 			watch("/etc/alwaysrelay", file{mayEmpty: true, read: readRelay}))
+		if copies != "" {
+			files = append(files, contactsOf(copies))
+		}
 	case DirectAdmin:
 		files = append(files, watch("/etc/virtual/domainowners", file{required: true, read: readDomains}))
 	}
 	return files
+}
+
+// contactsOf is the inspector's list of cPanel's contact addresses, which is made of the
+// accounts' files. Customers may take theirs away, the last one too.
+func contactsOf(copies string) *file {
+	path := filepath.Join(copies, "usercontacts")
+	return &file{paths: []string{path}, mayEmpty: true, read: readContacts, status: FileStatus{Path: path}}
 }
 
 // refresh reads the file if it has changed, and reports whether the tables changed.
@@ -191,6 +202,11 @@ func readOwners(b []byte) (int, func(*tables), error) {
 func readPlans(b []byte) (int, func(*tables), error) {
 	m, err := parsePlans(b)
 	return len(m), func(t *tables) { t.plans = m }, err
+}
+
+func readContacts(b []byte) (int, func(*tables), error) {
+	m, err := parseContacts(b)
+	return len(m), func(t *tables) { t.contacts = m }, err
 }
 
 func readRecent(b []byte) (int, func(*tables), error) {
