@@ -100,6 +100,7 @@ func (x *executor) allChangers() map[string]changer {
 		policy.ActionPanelHold:      x.panelHold(),
 		policy.ActionBlockLogin:     x.blockLogin(),
 		policy.ActionSuspendAccount: x.suspendAccount(),
+		policy.ActionBlockIP:        x.blockIP(),
 	}
 }
 
