@@ -121,11 +121,14 @@ func TestAddressesThatTheOperatorSparesAreNotBlocked(t *testing.T) {
 	c.write("var/lib/csf/csf.tempdyn", "203.0.113.71\n")
 	c.write("etc/resolv.conf", "# by hand\nsearch example\nnameserver 203.0.113.80\nnameserver 2001:db8:2::53\n")
 	c.write("var/cpanel/cpnat", "10.0.0.5 203.0.113.90\n")
+	c.write("run/systemd/sessions/1", "# private\nUID=0\nUSER=root\nREMOTE=1\nREMOTE_HOST=203.0.113.110\n")
+	c.write("run/systemd/sessions/2", "UID=5\nUSER=games\nREMOTE_HOST=203.0.113.2\n") // a customer
+	c.must(mkfifo(filepath.Join(c.dir, "run/systemd/sessions/1.ref"), 0))
 	o := c.options()
 	o.Firewall.NeverBlock = []string{"203.0.113.100", "203.0.113.128/26", "2001:db8:3::/64"}
 	client := startExecutor(t, o)
 	for _, ip := range strings.Fields(`203.0.113.1 ::ffff:203.0.113.1 203.0.113.20 203.0.113.40 203.0.113.41 203.0.113.50 203.0.113.51 203.0.113.60 203.0.113.70
-		203.0.113.71 203.0.113.80 203.0.113.90 203.0.113.100 203.0.113.130 2001:db8:1::5 2001:db8:2::53 2001:db8:3::9`) {
+		203.0.113.71 203.0.113.80 203.0.113.90 203.0.113.110 203.0.113.100 203.0.113.130 2001:db8:1::5 2001:db8:2::53 2001:db8:3::9`) {
 		_, err := client.Apply(t.Context(), blockRequest(ip, time.Hour))
 		if err == nil || !executorError(t, err).Refused {
 			t.Errorf("block %s: %v, want a refusal", ip, err)

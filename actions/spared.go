@@ -40,8 +40,8 @@ func public(addr netip.Addr) error {
 	return nil
 }
 
-// spared refuses an address of this machine's, of the operator's lists, or one that this
-// machine depends on.
+// spared refuses an address of this machine's, of the operator's session or lists, or one
+// that this machine depends on.
 func (b *blockIP) spared(addr netip.Addr) error {
 	own, err := net.InterfaceAddrs()
 	if err != nil {
@@ -56,6 +56,9 @@ func (b *blockIP) spared(addr netip.Addr) error {
 		if p, ok := network(s); ok && p.Contains(addr) {
 			return refusal{fmt.Sprintf("%s is in never_block (%s)", addr, s), "see executor.toml"}
 		}
+	}
+	if name := b.operatorAt(addr); name != "" {
+		return refusal{fmt.Sprintf("%s is logged in from %s", name, addr), "decide by hand"}
 	}
 	for _, l := range b.lists() {
 		p, in, err := l.find(addr)
