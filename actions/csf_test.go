@@ -121,20 +121,21 @@ func TestCSFUndoLeavesTheBlocksOfOthers(t *testing.T) {
 		now := time.Now().Unix()
 		before := fmt.Sprintf("%d|203.0.113.2|993|in|600|older -p 1 -d out\n", now-60)
 		ended := fmt.Sprintf("%d|203.0.113.2|*|in|600|ended long ago\n", now-6000)
-		c.write("var/lib/csf/csf.tempban", before+ended)
+		out := fmt.Sprintf("%d|203.0.113.2|*|out|600|the way out is no way in\n", now-60)
+		c.write("var/lib/csf/csf.tempban", before+ended+out)
 		client := startExecutor(t, c.options())
 		r := mustApply(t, client, blockRequest("203.0.113.2", time.Hour))
 		later := fmt.Sprintf("%d|203.0.113.2|*|inout|3600|lfd - (pop3d) Failed\n", now)
 		c.write("var/lib/csf/csf.tempban", c.read("var/lib/csf/csf.tempban")+later)
 		mustUndo(t, client, r.ID)
 		got := strings.Split(strings.TrimSpace(c.read("var/lib/csf/csf.tempban")), "\n")
-		if len(got) != 2 {
-			t.Fatalf("csf.tempban is %q, want the two that stood", got)
+		if len(got) != 3 {
+			t.Fatalf("csf.tempban is %q, want the three that stood", got)
 		}
 		for i, want := range []struct {
 			ports, dir, comment string
 			end                 int64
-		}{{"993", "in", "older _p 1 _d out", now + 540}, {"*", "inout", "lfd - (pop3d) Failed", now + 3600}} {
+		}{{"993", "in", "older _p 1 _d out", now + 540}, {"*", "out", "the way out is no way in", now + 540}, {"*", "inout", "lfd - (pop3d) Failed", now + 3600}} {
 			f := strings.SplitN(got[i], "|", 6)
 			since, _ := strconv.ParseInt(f[0], 10, 64)
 			ttl, _ := strconv.ParseInt(f[4], 10, 64)

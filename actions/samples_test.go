@@ -43,6 +43,16 @@ func sampleReport(change func(event, evidence map[string]any)) map[string]any {
 	}
 }
 
+// wholeReport is one of the published examples, with every field of the schema.
+func wholeReport(t *testing.T, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile("../internal/report/testdata/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
 func jsonReport(t *testing.T, change func(event, evidence map[string]any)) []byte {
 	t.Helper()
 	b, err := json.Marshal(sampleReport(change))
@@ -154,9 +164,22 @@ func TestSampleLedgerReadsPerl(t *testing.T) {
 	if len(f) != 14 || f[0] != "17" || f[5] != `forum /home/forum/a\x09b\x0a`+"`id`"+` ..\x1b[2J` || !strings.HasSuffix(f[13], " Ä") || fileExists("/mnt/ran") {
 		t.Errorf("the line holds %d fields: %q", len(f), f)
 	}
-	res, err := x.RunScript(t.Context(), Script{Name: "script", Format: "perl", Report: []byte("no data")})
+	res, err := x.RunScript(t.Context(), Script{Name: "script", Format: "perl", Report: wholeReport(t, "report.perl")})
+	if err != nil || res.Output != "wrote down event 17\n" || res.Exit != 0 {
+		t.Errorf("a whole report: %+v, %v", res, err)
+	}
+	res, err = x.RunScript(t.Context(), Script{Name: "script", Format: "perl", Report: []byte("no data")})
 	if err != nil || res.Exit == 0 {
 		t.Errorf("rubbish: %+v, %v; want that it fails", res, err)
+	}
+}
+
+// The evidence of the example names an address for documentation alone.
+func TestSampleBanReadsAWholeReport(t *testing.T) {
+	x := sample(t, "ban.py", ScriptOptions{User: "root", Command: []string{"/mnt/blocker", "{ip}"}})
+	res, err := x.RunScript(t.Context(), Script{Name: "script", Report: wholeReport(t, "report.json")})
+	if err != nil || res.Output != "nobody to block\n" || res.Exit != 0 {
+		t.Errorf("RunScript = %+v, %v", res, err)
 	}
 }
 

@@ -67,6 +67,14 @@ func mustRun(t *testing.T, x *Executor, report string) ScriptResult {
 
 func TestScriptRunsAsItsUserWithACleanEnvironment(t *testing.T) {
 	t.Setenv("SECRET", "of the executor")
+	mine, err := syscall.Getgroups()
+	if err == nil {
+		err = syscall.Setgroups([]int{0, 4, 27}) // what root has, the script has not
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Setgroups(mine) })
 	x := scriptsOf(t, `id -u; id -g; id -G; pwd; tr '\0' '\n' </proc/$$/environ; echo "$0 $# $1|$2"; ps -o pid=,sid=,pgid= -p $$ | awk '{print $1==$2 && $2==$3}'; ls /proc/$$/fd | tr '\n' ' '; cat`,
 		ScriptOptions{User: "games", Command: []string{"a b; id", "$(id)"}})
 	want := "5\n60\n60\n/\nPATH=/usr/sbin:/usr/bin:/sbin:/bin\nLC_ALL=C.UTF-8\nHOME=/usr/games\nUSER=games\nLOGNAME=games\nOSM_REPORT_FORMAT=json\n" +
@@ -310,6 +318,21 @@ func TestOnlyPrograms0fRootsAloneAreRun(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestLinksOfRootsAreFollowed(t *testing.T) {
+	dir := rootsFolder(t)
+	program(t, dir+"/script", "#!/bin/sh\necho ran $0\n")
+	if err := cmpErr(os.Mkdir("/mnt/a", 0o755), os.Symlink("../a/../script", "/mnt/a/relative"), os.Symlink("/mnt/a/relative", "/mnt/absolute"), os.Symlink("a", "/mnt/folder")); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/mnt/a/relative", "/mnt/absolute", "/mnt/folder/relative", "/mnt//folder/../script"} {
+		o := blockOptions(t)
+		o.Scripts = map[string]ScriptOptions{"script": {Command: []string{path}}}
+		if res, err := startExecutor(t, o).RunScript(t.Context(), Script{Name: "script"}); err != nil || res.Output != "ran "+path+"\n" {
+			t.Errorf("%s: %+v, %v", path, res, err)
+		}
 	}
 }
 
