@@ -83,7 +83,10 @@ func (b *blockIP) undo(ctx context.Context, r *Record) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("record %s: %w", r.ID, err)
 	}
-	_, f, err := b.firewall(r.State["firewall"])
+	kind, f, err := b.firewall(r.State["firewall"])
+	if kind == "csf" && !fileExists(b.csf()) {
+		return "csf is not on this machine any more, and its blocks went with it", nil
+	}
 	if err != nil {
 		return "", err
 	}
@@ -92,11 +95,11 @@ func (b *blockIP) undo(ctx context.Context, r *Record) (string, error) {
 
 // firewall is the one of this kind, or by the options where kind is empty.
 func (b *blockIP) firewall(kind string) (string, firewall, error) {
-	csfProgram, nftProgram := cmp.Or(b.o.CSF, "/usr/sbin/csf"), cmp.Or(b.o.NFT, "/usr/sbin/nft")
+	nftProgram := cmp.Or(b.o.NFT, "/usr/sbin/nft")
 	kind = cmp.Or(kind, b.o.Kind, "auto")
 	if kind == "auto" {
 		switch {
-		case fileExists(csfProgram) && fileExists(csfPath(b.o.root, "csf.conf")):
+		case fileExists(b.csf()) && fileExists(csfPath(b.o.root, "csf.conf")):
 			kind = "csf"
 		case fileExists(nftProgram):
 			kind = "nft"
@@ -105,7 +108,7 @@ func (b *blockIP) firewall(kind string) (string, firewall, error) {
 	cmd := command{prefix: b.prefix, limit: b.limit}
 	switch kind {
 	case "csf":
-		cmd.program = csfProgram
+		cmd.program = b.csf()
 		return kind, csf{cmd: cmd, root: b.o.root, now: b.now}, b.installed(cmd.program)
 	case "nft":
 		cmd.program = nftProgram
@@ -115,6 +118,8 @@ func (b *blockIP) firewall(kind string) (string, firewall, error) {
 	}
 	return kind, nil, refusal{"there is neither csf nor nft on this machine", "install nftables, or run your own blocker with run-script"}
 }
+
+func (b *blockIP) csf() string { return cmp.Or(b.o.CSF, "/usr/sbin/csf") }
 
 func (b *blockIP) installed(program string) error {
 	if !fileExists(program) {

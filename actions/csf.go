@@ -123,36 +123,48 @@ func (f csf) unblock(ctx context.Context, r *Record, addr netip.Addr) (string, e
 	if !before.ours(r) {
 		return gone(r, f.now()), nil
 	}
-	var out string
-	var runErr error
 	if slices.ContainsFunc(before.deny, func(l string) bool { return strings.Contains(l, mark(r)) && strings.Contains(l, "do not delete") }) {
 		return "left as it is: somebody marked the block of " + r.IP + ` in csf.deny with "do not delete"`, nil
 	}
-	if slices.ContainsFunc(before.bans, func(b tempBan) bool { return b.ours(r) }) {
-		if out, runErr = f.cmd.run(ctx, "-trd", addr.String()); runErr == nil {
-			runErr = f.putBack(ctx, r, addr, before.bans)
-		}
-	} else {
-		out, runErr = f.cmd.run(ctx, "-dr", addr.String())
+	temp := slices.ContainsFunc(before.bans, func(b tempBan) bool { return b.ours(r) })
+	remove := "-dr"
+	if temp {
+		remove = "-trd"
+	}
+	out, runErr := f.cmd.run(ctx, remove, addr.String())
+	if temp {
+		f.putBack(ctx, r, addr, before.bans)
 	}
 	after, err := f.held(addr)
-	if err = errors.Join(err, runErr); err != nil || after.ours(r) {
-		return "", said(fmt.Sprintf("csf did not unblock %s", addr), out, err)
+	if err != nil || after.ours(r) {
+		return "", said(fmt.Sprintf("csf did not unblock %s", addr), out, errors.Join(err, runErr))
 	}
-	return fmt.Sprintf("csf does not block %s for us any more", addr), nil
+	return fmt.Sprintf("csf does not block %s for us any more", addr) + f.lost(r, before, after), nil
+}
+
+// standing reports whether the block of somebody else is to be put back.
+func (f csf) standing(b tempBan) (left time.Duration, ok bool) {
+	left = b.ends().Sub(f.now())
+	return left, left >= 2*time.Second
 }
 
 // putBack gives the address the blocks of others again. Ours can only have come beside such
 // as leave some of the mail ports open, or they came after it.
-func (f csf) putBack(ctx context.Context, r *Record, addr netip.Addr, bans []tempBan) error {
+func (f csf) putBack(ctx context.Context, r *Record, addr netip.Addr, bans []tempBan) {
 	for _, b := range bans {
-		left := b.ends().Sub(f.now())
-		if b.ours(r) || left < 2*time.Second {
-			continue
-		}
-		if out, err := f.cmd.run(ctx, temporary(addr, int64(left/time.Second), b)...); err != nil {
-			return said("csf did not put back the block of somebody else", out, err)
+		if left, ok := f.standing(b); ok && !b.ours(r) {
+			_, _ = f.cmd.run(ctx, temporary(addr, int64(left/time.Second), b)...) // seen by what stands after it
 		}
 	}
-	return nil
+}
+
+// lost says which blocks of others are not there any more, "" if all are.
+func (f csf) lost(r *Record, before, after *csfHeld) string {
+	var s string
+	for _, b := range before.bans {
+		if _, ok := f.standing(b); ok && !b.ours(r) && !slices.ContainsFunc(after.bans, func(a tempBan) bool { return a.ports == b.ports && a.dir == b.dir }) {
+			s += fmt.Sprintf("; csf did not put back the block of somebody else on ports %.40s: %.80q", b.ports, b.comment)
+		}
+	}
+	return cut(s, 1000)
 }

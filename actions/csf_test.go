@@ -121,13 +121,15 @@ func TestCSFUndoLeavesTheBlocksOfOthers(t *testing.T) {
 		now := time.Now().Unix()
 		before := fmt.Sprintf("%d|203.0.113.2|993|in|600|older -p 1 -d out\n", now-60)
 		ended := fmt.Sprintf("%d|203.0.113.2|*|in|600|ended long ago\n", now-6000)
-		out := fmt.Sprintf("%d|203.0.113.2|*|out|600|the way out is no way in\n", now-60)
+		out := fmt.Sprintf("%d|203.0.113.2|80|out|600|the way out is no way in\n", now-60)
 		c.write("var/lib/csf/csf.tempban", before+ended+out)
 		client := startExecutor(t, c.options())
 		r := mustApply(t, client, blockRequest("203.0.113.2", time.Hour))
 		later := fmt.Sprintf("%d|203.0.113.2|*|inout|3600|lfd - (pop3d) Failed\n", now)
 		c.write("var/lib/csf/csf.tempban", c.read("var/lib/csf/csf.tempban")+later)
-		mustUndo(t, client, r.ID)
+		if undone := mustUndo(t, client, r.ID); strings.Contains(undone.Outcome, "put back") {
+			t.Errorf("outcome %q", undone.Outcome)
+		}
 		got := strings.Split(strings.TrimSpace(c.read("var/lib/csf/csf.tempban")), "\n")
 		if len(got) != 3 {
 			t.Fatalf("csf.tempban is %q, want the three that stood", got)
@@ -135,7 +137,7 @@ func TestCSFUndoLeavesTheBlocksOfOthers(t *testing.T) {
 		for i, want := range []struct {
 			ports, dir, comment string
 			end                 int64
-		}{{"993", "in", "older _p 1 _d out", now + 540}, {"*", "out", "the way out is no way in", now + 540}, {"*", "inout", "lfd - (pop3d) Failed", now + 3600}} {
+		}{{"993", "in", "older _p 1 _d out", now + 540}, {"80", "out", "the way out is no way in", now + 540}, {"*", "inout", "lfd - (pop3d) Failed", now + 3600}} {
 			f := strings.SplitN(got[i], "|", 6)
 			since, _ := strconv.ParseInt(f[0], 10, 64)
 			ttl, _ := strconv.ParseInt(f[4], 10, 64)
@@ -251,5 +253,38 @@ func TestCSFBlockThatWasBegunBefore(t *testing.T) {
 	mustUndo(t, client, r.ID)
 	if got := c.read("var/lib/csf/csf.tempban"); got != "" {
 		t.Errorf("csf.tempban is %q", got)
+	}
+}
+
+// csf does not take two blocks with the same ports: which one was lost is told.
+func TestCSFUndoTellsWhatItCouldNotPutBack(t *testing.T) {
+	c := newCSF(t, "")
+	client := startExecutor(t, c.options())
+	r := mustApply(t, client, blockRequest("203.0.113.2", time.Hour))
+	now := time.Now().Unix()
+	c.write("var/lib/csf/csf.tempban", c.read("var/lib/csf/csf.tempban")+fmt.Sprintf("%d|203.0.113.2|*|in|600|one\n%d|203.0.113.2|*|out|600|two\n", now, now))
+	if got := mustUndo(t, client, r.ID); !strings.Contains(got.Outcome, `did not put back the block of somebody else on ports *: "two"`) || strings.Contains(got.Outcome, "one") {
+		t.Errorf("outcome %q", got.Outcome)
+	}
+}
+
+// Who did it undoes it, whatever the options say by then.
+func TestCSFBlockAfterTheFirewallWasChanged(t *testing.T) {
+	c := newCSF(t, "")
+	o := c.options()
+	var first, second Record
+	t.Run("with csf", func(t *testing.T) {
+		client := startExecutor(t, o)
+		first, second = mustApply(t, client, blockRequest("203.0.113.2", time.Hour)), mustApply(t, client, blockRequest("203.0.113.3", time.Hour))
+	})
+	o.Firewall.Kind, o.Firewall.NFT = "nft", "/nonexistent/nft"
+	client := startExecutor(t, o)
+	mustUndo(t, client, first.ID)
+	if got := c.read("var/lib/csf/csf.tempban"); strings.Contains(got, "203.0.113.2|") || !strings.Contains(got, "203.0.113.3|") {
+		t.Errorf("csf.tempban is %q", got)
+	}
+	c.must(os.Remove(filepath.Join(c.dir, "usr/sbin/csf")))
+	if got := mustUndo(t, client, second.ID); !strings.Contains(got.Outcome, "went with it") {
+		t.Errorf("outcome %q", got.Outcome)
 	}
 }
