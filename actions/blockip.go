@@ -32,6 +32,8 @@ type firewall interface {
 	ready(addr netip.Addr) error
 	block(ctx context.Context, r *Record, addr netip.Addr) (outcome string, err error)
 	unblock(ctx context.Context, r *Record, addr netip.Addr) (outcome string, err error)
+	// stands reports whether it keeps the address out now, by an entry of this record's.
+	stands(ctx context.Context, r *Record, addr netip.Addr) (bool, error)
 }
 
 func (x *executor) blockIP() *blockIP {
@@ -91,6 +93,27 @@ func (b *blockIP) undo(ctx context.Context, r *Record) (string, error) {
 		return "", err
 	}
 	return f.unblock(ctx, r, addr)
+}
+
+// state tells a block that somebody lifted from one that ended by itself.
+func (b *blockIP) state(ctx context.Context, r *Record) (State, error) {
+	s := State{InForce: Unknown, PasswordChanged: Unknown}
+	addr, err := netip.ParseAddr(r.IP)
+	if err != nil {
+		return s, fmt.Errorf("record %s: %w", r.ID, err)
+	}
+	_, f, err := b.firewall(r.State["firewall"])
+	if err != nil {
+		return s, err
+	}
+	stands, err := f.stands(ctx, r, addr)
+	if err != nil {
+		return s, err
+	}
+	if s.InForce = yesIf(stands); !stands {
+		s.ByOthers, s.Detail = r.For == 0 || b.now().Before(r.At.Add(r.For)), gone(r, b.now())
+	}
+	return s, nil
 }
 
 // firewall is the one of this kind, or by the options where kind is empty.

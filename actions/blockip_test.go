@@ -204,6 +204,39 @@ func TestABlockNamesNothingButAnAddress(t *testing.T) {
 	}
 }
 
+func TestABlockIsSeenToStandToEndAndToBeLifted(t *testing.T) {
+	for _, kind := range []string{"csf", "nft"} {
+		t.Run(kind, func(t *testing.T) {
+			now := time.Now()
+			c := newCSF(t, "")
+			o := c.options()
+			lift := func() { c.write("var/lib/csf/csf.tempban", ""); c.write("etc/csf/csf.deny", "") }
+			if kind == "nft" {
+				server := newNetns(t)
+				o = nftOptions(t, server)
+				lift = func() { server.run("nft", "flush", "ruleset") }
+			}
+			o.Now = func() time.Time { return now }
+			x := startExecutor(t, o)
+			timed, forGood := mustApply(t, x, blockRequest("203.0.113.2", time.Hour)), mustApply(t, x, blockRequest("203.0.113.3", 0))
+			see := func(r Record, want State) {
+				t.Helper()
+				got, err := x.Check(t.Context(), r.ID)
+				if got.Detail = ""; err != nil || got != want {
+					t.Errorf("Check = %+v, %v; want %+v", got, err, want)
+				}
+			}
+			see(timed, State{InForce: Yes, PasswordChanged: Unknown})
+			see(forGood, State{InForce: Yes, PasswordChanged: Unknown})
+			lift()
+			see(timed, State{InForce: No, ByOthers: true, PasswordChanged: Unknown})
+			see(forGood, State{InForce: No, ByOthers: true, PasswordChanged: Unknown})
+			now = now.Add(2 * time.Hour)
+			see(timed, State{InForce: No, PasswordChanged: Unknown})
+		})
+	}
+}
+
 // FuzzNames: an entry that is found holds the address, and stands in the line.
 func FuzzNames(f *testing.F) {
 	for _, s := range []string{"203.0.113.1 # x", "203.0.113.0/24", "tcp|in|d=25|s=203.0.113.1", "tcp:in:s=203.0.113.1:d=25", "::ffff:203.0.113.0/120", "nameserver 203.0.113.1"} {

@@ -142,6 +142,15 @@ func (f csf) unblock(ctx context.Context, r *Record, addr netip.Addr) (string, e
 	return fmt.Sprintf("csf does not block %s for us any more", addr) + f.lost(r, before, after), nil
 }
 
+func (f csf) stands(_ context.Context, r *Record, addr netip.Addr) (bool, error) {
+	h, err := f.held(addr)
+	if err != nil || f.ready(addr) != nil { // csf that is off keeps nobody out
+		return false, err
+	}
+	return slices.ContainsFunc(h.bans, func(b tempBan) bool { return b.ours(r) && b.covers(f.now()) }) ||
+		slices.ContainsFunc(h.deny, func(l string) bool { return strings.Contains(l, mark(r)) }), nil
+}
+
 // standing reports whether the block of somebody else is to be put back.
 func (f csf) standing(b tempBan) (left time.Duration, ok bool) {
 	left = b.ends().Sub(f.now())

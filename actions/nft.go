@@ -84,6 +84,11 @@ func (f nft) unblock(ctx context.Context, r *Record, addr netip.Addr) (string, e
 	return fmt.Sprintf("nft does not block %s any more", addr), f.dropTable(ctx)
 }
 
+func (f nft) stands(ctx context.Context, r *Record, addr netip.Addr) (bool, error) {
+	note, there, err := f.element(ctx, addr)
+	return there && strings.Contains(note, mark(r)), err
+}
+
 // element reports whether the address is in its set, and with what comment.
 func (f nft) element(ctx context.Context, addr netip.Addr) (note string, there bool, err error) {
 	elems, err := f.elements(ctx, setOf(addr))

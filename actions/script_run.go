@@ -107,9 +107,10 @@ func lookupScriptUser(name string) (scriptUser, error) {
 	return out, nil
 }
 
-// do runs it to its end. Nothing of its process group is left then. Who leaves the group
-// and keeps the output open is not waited for; under systemd he too is ended at the time
-// limit.
+// do runs it to its end. At the time limit its process group is killed, under systemd all
+// that it started. What it leaves running when it ends by itself goes on: it may be Exim
+// that delivers what the script mailed, and must not be killed while it does. Who keeps the
+// output open is not waited for.
 func (r *scriptRun) do(ctx context.Context, report []byte) (ScriptResult, error) {
 	var stdin *bytes.Reader
 	argv := r.argv
@@ -124,13 +125,12 @@ func (r *scriptRun) do(ctx context.Context, report []byte) (ScriptResult, error)
 	}
 	inTime, cancel := context.WithTimeout(ctx, r.limit)
 	defer cancel()
-	limited := inTime
-	if r.apart { // systemd ends it first
-		argv = r.unit(argv)
-		limited, cancel = context.WithTimeout(ctx, r.limit+5*time.Second)
-		defer cancel()
+	unit := ""
+	if r.apart {
+		unit = "osm-script-" + strings.ToLower(rand.Text()) + ".service"
+		argv = r.unit(unit, argv)
 	}
-	cmd := exec.CommandContext(limited, argv[0], argv[1:]...)
+	cmd := exec.CommandContext(inTime, argv[0], argv[1:]...)
 	if stdin != nil { // a nil *Reader is no nil Reader
 		cmd.Stdin = stdin
 	}
@@ -141,37 +141,28 @@ func (r *scriptRun) do(ctx context.Context, report []byte) (ScriptResult, error)
 	}
 	out := &cappedBuffer{limit: r.outputLimit}
 	cmd.Stdout, cmd.Stderr = out, out
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = 2 * time.Second
-	if err := cmd.Start(); err != nil {
-		return ScriptResult{}, fmt.Errorf("start it: %w", err)
+	cmd.Cancel = func() error {
+		if unit != "" {
+			killUnit(unit)
+		}
+		return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 	}
-	// Its group is ended before its pid can be another's.
-	awaitEnd(cmd.Process.Pid)
-	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-	err := cmd.Wait()
+	cmd.WaitDelay = 2 * time.Second
+	err := cmd.Run()
+	if cmd.ProcessState == nil {
+		return ScriptResult{}, fmt.Errorf("run it: %w", err)
+	}
 	res := ScriptResult{Exit: endedWith(cmd.ProcessState), Output: out.String()}
 	switch {
 	case ctx.Err() != nil:
 		return res, errors.New("killed, as the executor ends")
 	case inTime.Err() != nil && res.Exit != 0:
 		return res, fmt.Errorf("killed after %v", r.limit)
-	case cmd.ProcessState == nil:
-		return res, fmt.Errorf("wait for its end: %w", err)
 	}
 	return res, nil
 }
 
-// awaitEnd waits until the process has ended, and leaves it to be waited for again.
-func awaitEnd(pid int) {
-	for errors.Is(unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil), unix.EINTR) {
-	}
-}
-
 func endedWith(p *os.ProcessState) int {
-	if p == nil {
-		return -1
-	}
 	if w, ok := p.Sys().(syscall.WaitStatus); ok && w.Signaled() {
 		return 128 + int(w.Signal())
 	}
@@ -180,16 +171,24 @@ func endedWith(p *os.ProcessState) int {
 
 // unit is put before the program where systemd started the executor. A script is to do what
 // the executor's own unit must not: send mail through Exim's setuid program, connect to a
-// ticket system. In a unit of its own everything that it starts is ended at the time limit.
-func (r *scriptRun) unit(program []string) []string {
-	argv := []string{"/usr/bin/systemd-run", "--quiet", "--collect", "--wait", "--pipe",
+// ticket system. KillMode=process lets a delivery go on, as in [OutsideUnit]. We end the
+// unit at the time limit; systemd does where we are gone.
+func (r *scriptRun) unit(name string, program []string) []string {
+	argv := []string{"/usr/bin/systemd-run", "--quiet", "--collect", "--wait", "--pipe", "--unit=" + name,
 		fmt.Sprintf("--uid=%d", r.user.uid), fmt.Sprintf("--gid=%d", r.user.gid),
-		fmt.Sprintf("--property=RuntimeMaxSec=%d", int64(r.limit/time.Second)), "--property=TimeoutStopSec=1",
+		fmt.Sprintf("--property=RuntimeMaxSec=%d", int64(r.limit/time.Second)+5), "--property=TimeoutStopSec=1", "--property=KillMode=process",
 		"--property=WorkingDirectory=/", "--", "/usr/bin/env", "-i"}
 	for _, a := range append(append([]string{}, r.env...), program...) {
 		argv = append(argv, strings.ReplaceAll(a, "$", "$$")) // systemd puts variables in
 	}
 	return argv
+}
+
+// killUnit ends all processes of a script's unit.
+func killUnit(name string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	_ = exec.CommandContext(ctx, "/usr/bin/systemctl", "kill", "--signal=KILL", name).Run() // it may have ended
 }
 
 // writeReport hands the report over as a file that only the script's user can read, in a

@@ -137,7 +137,7 @@ func FuzzRequest(f *testing.F) {
 	}
 	x := &executor{o: ExecutorOptions{Scripts: map[string]ScriptOptions{"ticket": {}, "../ticket": {}}}}
 	verbs := []string{verbQueueList, verbQueueHeaders, verbQueueThaw, verbQueueDeliver, verbQueueRemove, verbEximOptions, verbEximVersion,
-		verbApply, verbUndo, verbRecords, verbRunScript}
+		verbApply, verbUndo, verbCheck, verbRecords, verbRunScript}
 	f.Fuzz(func(t *testing.T, s string) {
 		req, err := readRequest(strings.NewReader(s))
 		if err != nil || x.validate(req) != nil {
@@ -177,7 +177,7 @@ func checkParts(t *testing.T, req request) {
 		if c.For < 0 || c.For > 366*24*time.Hour || c.Event < 0 || len(c.Path) > maxPath || strings.Contains(c.Path, "\x00") {
 			t.Fatalf("passed: %+v", c)
 		}
-	case verbUndo:
+	case verbUndo, verbCheck:
 		clean(req.Record, 12, names)
 	case verbRunScript:
 		if req.Script.Name != "ticket" || len(req.Script.Report) != req.Body || req.Body > maxReport {
