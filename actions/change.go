@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -265,11 +266,14 @@ func (x *executor) logChange(req request, r *Record, err error) {
 // hourly are brakes by action: at most so many changes in an hour.
 type hourly struct {
 	rates map[string]int
+	mu    sync.Mutex
 	taken map[string][]time.Time // of the last hour, oldest first
 }
 
 // take takes one, or says how long to wait until there is one.
 func (h *hourly) take(action string, now time.Time) (wait time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if h.taken == nil {
 		h.taken = map[string][]time.Time{}
 	}

@@ -102,13 +102,6 @@ func (x *Executor) changed(ctx context.Context, req request) (Record, error) {
 	return *last.Record, err
 }
 
-// RunScript runs a program of the operator's by its name in executor.toml, with the report
-// to read. The text says how it ended and what it said.
-func (x *Executor) RunScript(ctx context.Context, name string, report []byte) (string, error) {
-	last, err := x.call(ctx, request{Verb: verbRunScript, Script: &Script{Name: name, Report: report}}, nil)
-	return last.Text, err
-}
-
 // Records lists the changes that are in force, the oldest first.
 func (x *Executor) Records(ctx context.Context) ([]Record, error) {
 	var out []Record
@@ -131,8 +124,11 @@ func (x *Executor) call(ctx context.Context, req request, each func(*answer) err
 		return answer{}, e
 	}
 	limit := x.Timeout
-	if req.Verb == verbApply || req.Verb == verbUndo || req.Verb == verbCheck {
+	switch req.Verb {
+	case verbApply, verbUndo, verbCheck:
 		limit = x.ChangeTimeout
+	case verbRunScript:
+		limit = max(limit, maxScriptTime+time.Minute)
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -148,7 +144,11 @@ func (x *Executor) call(ctx context.Context, req request, each func(*answer) err
 	if err != nil {
 		return fail(err, "")
 	}
-	if _, err := c.Write(append(b, '\n')); err != nil {
+	b = append(b, '\n')
+	if req.Script != nil {
+		b = append(b, req.Script.Report...)
+	}
+	if _, err := c.Write(b); err != nil {
 		return fail(fmt.Errorf("send the request: %w", err), "see the executor's log")
 	}
 	r := bufio.NewReaderSize(c, maxAnswerLine)

@@ -18,6 +18,11 @@
 //
 //	{"verb":"queue-deliver","ids":["1xVSHx-0004hT-1j"]}
 //
+// Of run-script the report follows the line, as many bytes as it says, at most 1 MiB:
+//
+//	{"verb":"run-script","script":{"name":"ticket","format":"json"},"body":2}
+//	{}
+//
 // The answer is a sequence of lines of JSON, each at most 64 KiB. The last one carries
 // "end":true; without it the answer was cut and counts as an error.
 //
@@ -27,6 +32,8 @@
 //	{"end":true,"options":{"auto_thaw":"0s"}}                             exim-options
 //	{"end":true,"record":{"id":"…","done":true,"outcome":"…",…}}         apply, undo; records: a line each
 //	{"end":true,"state":{"in_force":"yes","password_changed":"no"}}       check
+//	{"text":"mailed to …"}                                                run-script, what it said, in parts
+//	{"end":true,"exit":1}                                                 run-script, its exit status
 //	{"end":true,"error":{"what":"…","on":"…","why":"…","next":"…"}}       refused or failed
 //
 // A message is shown or touched only if the -H file in Exim's spool, read by the

@@ -52,6 +52,8 @@ type ExecutorOptions struct {
 	Panel         PanelOptions
 	Firewall      FirewallOptions
 	Scripts       map[string]ScriptOptions // by name, what run-script may run
+	ReportDir     string                   // of reports that a script reads as a file; default /run/osm-executor
+	ScriptsApart  bool                     // systemd started the executor: scripts run in units of their own
 
 	Log *slog.Logger
 	Now func() time.Time
@@ -69,6 +71,7 @@ func (o *ExecutorOptions) fill() error {
 	setDefault(&o.IDsPerSecond, 200)
 	setDefault(&o.MaxConns, 16)
 	setDefault(&o.ChangeLimit, 2*time.Minute)
+	setDefault(&o.ReportDir, "/run/osm-executor")
 	return nil
 }
 
@@ -92,6 +95,8 @@ type executor struct {
 	records  records
 	rates    hourly
 	changing chan struct{} // one change at a time
+
+	scripting chan struct{} // scripts under way
 }
 
 // allChangers is every change there is, by its action.
@@ -100,6 +105,7 @@ func (x *executor) allChangers() map[string]changer {
 		policy.ActionPanelHold:      x.panelHold(),
 		policy.ActionBlockLogin:     x.blockLogin(),
 		policy.ActionSuspendAccount: x.suspendAccount(),
+		policy.ActionBlockIP:        x.blockIP(),
 	}
 }
 
@@ -135,8 +141,12 @@ func ServeExecutor(ctx context.Context, l *net.UnixListener, o ExecutorOptions) 
 		records:  records{o.StateDir},
 		rates:    hourly{rates: o.Rates},
 		changing: make(chan struct{}, 1),
+
+		scripting: make(chan struct{}, scriptsAtOnce),
 	}
 	x.changers = x.allowed()
+	x.dropReports()
+	handOnNothing()
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() { x.deliveries.run(ctx, o.DeliverAtOnce, x.deliveryFailed) })
@@ -204,7 +214,7 @@ func (x *executor) serve(ctx context.Context, c *net.UnixConn) {
 	}
 	// Waiting for another request, then this one's own command, then writing the answer.
 	c.SetReadDeadline(time.Now().Add(5 * time.Second))
-	c.SetWriteDeadline(time.Now().Add(3*max(x.o.CommandLimit, x.o.ChangeLimit) + 30*time.Second))
+	c.SetWriteDeadline(time.Now().Add(max(3*max(x.o.CommandLimit, x.o.ChangeLimit), maxScriptTime) + 30*time.Second))
 	w := &answerWriter{w: bufio.NewWriterSize(c, 32<<10)}
 	req, err := readRequest(c)
 	if err != nil {
@@ -218,9 +228,12 @@ func (x *executor) serve(ctx context.Context, c *net.UnixConn) {
 	w.end(last)
 }
 
+// readRequest reads a line and, of run-script alone, the report behind it.
 func readRequest(r io.Reader) (request, error) {
 	var req request
-	line, err := bufio.NewReader(io.LimitReader(r, maxRequest)).ReadBytes('\n')
+	limited := &io.LimitedReader{R: r, N: maxRequest}
+	buffered := bufio.NewReader(limited)
+	line, err := buffered.ReadBytes('\n')
 	if err != nil {
 		return req, fmt.Errorf("no whole line within %d bytes and 5 seconds: %w", maxRequest, err)
 	}
@@ -228,6 +241,17 @@ func readRequest(r io.Reader) (request, error) {
 	d.DisallowUnknownFields()
 	if err := d.Decode(&req); err != nil {
 		return req, fmt.Errorf("decode: %w", err)
+	}
+	if req.Body == 0 {
+		return req, nil
+	}
+	if req.Verb != verbRunScript || req.Script == nil || req.Body < 0 || req.Body > maxReport {
+		return req, fmt.Errorf("%d bytes after the line: only run-script has a report there, of at most %d", req.Body, maxReport)
+	}
+	limited.N = int64(max(0, req.Body-buffered.Buffered()))
+	req.Script.Report = make([]byte, req.Body)
+	if _, err := io.ReadFull(buffered, req.Script.Report); err != nil {
+		return req, fmt.Errorf("no whole report of %d bytes within 5 seconds: %w", req.Body, err)
 	}
 	return req, nil
 }
@@ -243,7 +267,7 @@ func (x *executor) answer(ctx context.Context, req request, w *answerWriter) ans
 	case verbCheck:
 		return x.lookAtChange(ctx, req)
 	case verbRunScript:
-		return x.runScript(ctx, req)
+		return x.runScript(ctx, req, w)
 	}
 	if !x.lock(ctx) {
 		return answer{Error: &ExecutorError{What: req.Verb, Why: "another request is still under way", Next: "try again", RetryAfter: time.Second}}
@@ -313,7 +337,7 @@ func (x *executor) validate(req request) *ExecutorError {
 			return bad(fmt.Sprintf("%.40q is no record", req.Record))
 		}
 	case verbRunScript:
-		if err := x.validateScript(req.Script); err != nil {
+		if err := x.validateScript(&req); err != nil {
 			return bad(err.Error())
 		}
 	default:

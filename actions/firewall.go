@@ -7,4 +7,6 @@ type FirewallOptions struct {
 	NFT  string // the program
 	// NeverBlock are networks that are never blocked, beside private ones and our own.
 	NeverBlock []string
+
+	root string // before the paths of lists and of csf's files; tests set it
 }

@@ -2,6 +2,7 @@ package actions
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"osm/policy"
@@ -24,8 +25,12 @@ func runScript(ctx context.Context, r *Runner, ev *policy.Event, s *Step, row *s
 	if err != nil {
 		return fmt.Errorf("write the report: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, changeTime)
-	defer cancel()
-	row.Outcome, err = r.o.Executor.RunScript(ctx, s.script, text)
-	return err
+	res, err := r.o.Executor.RunScript(ctx, Script{Name: s.script, Report: text}) // bounds its time itself
+	if err != nil {
+		return err
+	}
+	if row.Outcome = res.String(); res.Exit != 0 {
+		return errors.New(row.Outcome)
+	}
+	return nil
 }

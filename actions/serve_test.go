@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -125,20 +126,27 @@ func TestDeliveryRunsApartAndEndsWithTheExecutor(t *testing.T) {
 	}
 }
 
-// FuzzRequest: whatever is sent, a request that passes names a verb of the list and at most
-// a batch of ids of the right form, each once.
+// FuzzRequest: whatever is sent, a request that passes names a verb of the list, at most a
+// batch of ids of the right form, each once, and clean names of bounded length.
 func FuzzRequest(f *testing.F) {
-	for _, s := range []string{`{"verb":"queue-list"}`, `{"verb":"queue-remove","ids":["1xVSHx-0004hT-1j","1xVSHx-00000000Bkb-1X4F"]}`, `{`, `{"verb":"queue-headers","ids":["../../etc/shadow"]}`} {
+	for _, s := range []string{`{"verb":"queue-list"}`, `{"verb":"queue-remove","ids":["1xVSHx-0004hT-1j","1xVSHx-00000000Bkb-1X4F"]}`, `{`, `{"verb":"queue-headers","ids":["../../etc/shadow"]}`,
+		`{"verb":"apply","change":{"action":"block-ip","ip":"203.0.113.2","for":3600000000000,"event":1,"trigger":"client-ip"}}`,
+		`{"verb":"undo","record":"abcdefghij23"}`, `{"verb":"records"}`, `{"verb":"run-script","script":{"name":"ticket","format":"json"},"body":2}` + "\n{}",
+		`{"verb":"run-script","script":{"name":"../ticket"}}`, `{"verb":"queue-list","body":2}` + "\n{}"} {
 		f.Add(s + "\n")
 	}
+	x := &executor{o: ExecutorOptions{Scripts: map[string]ScriptOptions{"ticket": {}, "../ticket": {}}}}
+	verbs := []string{verbQueueList, verbQueueHeaders, verbQueueThaw, verbQueueDeliver, verbQueueRemove, verbEximOptions, verbEximVersion,
+		verbApply, verbUndo, verbCheck, verbRecords, verbRunScript}
 	f.Fuzz(func(t *testing.T, s string) {
 		req, err := readRequest(strings.NewReader(s))
-		if err != nil || (&executor{}).validate(req) != nil {
+		if err != nil || x.validate(req) != nil {
 			return
 		}
-		if !strings.HasPrefix(req.Verb, "queue-") && !strings.HasPrefix(req.Verb, "exim-") || len(req.IDs) > MaxBatch {
+		if !slices.Contains(verbs, req.Verb) || len(req.IDs) > MaxBatch {
 			t.Fatalf("passed: %+v", req)
 		}
+		checkParts(t, req)
 		seen := map[string]bool{}
 		for _, id := range req.IDs {
 			if seen[id] || strings.ContainsAny(id, "/.\n\x00 ") || strings.HasPrefix(id, "-") || len(id) < 16 || len(id) > 23 {
@@ -147,4 +155,37 @@ func FuzzRequest(f *testing.F) {
 			seen[id] = true
 		}
 	})
+}
+
+// checkParts fails the test if a part that the verb acts on is not clean.
+func checkParts(t *testing.T, req request) {
+	t.Helper()
+	clean := func(s string, most int, letters string) {
+		if len(s) > most || strings.Trim(s, letters) != "" {
+			t.Fatalf("passed %q in %+v", s, req)
+		}
+	}
+	const names = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
+	switch c := req.Change; req.Verb {
+	case verbApply:
+		clean(c.Trigger, 64, names)
+		for _, s := range []string{c.Account, c.Mailbox, c.IP} {
+			if len(s) > 255 || strings.ContainsAny(s, " \t\r\n\x00\x7f") {
+				t.Fatalf("passed %q in %+v", s, c)
+			}
+		}
+		if c.For < 0 || c.For > 366*24*time.Hour || c.Event < 0 || len(c.Path) > maxPath || strings.Contains(c.Path, "\x00") {
+			t.Fatalf("passed: %+v", c)
+		}
+	case verbUndo, verbCheck:
+		clean(req.Record, 12, names)
+	case verbRunScript:
+		if req.Script.Name != "ticket" || len(req.Script.Report) != req.Body || req.Body > maxReport {
+			t.Fatalf("passed: %+v with %d bytes", req.Script, req.Body)
+		}
+		clean(req.Script.Format, 4, names)
+	}
+	if req.Verb != verbRunScript && req.Body != 0 {
+		t.Fatalf("%s passed with %d bytes behind it", req.Verb, req.Body)
+	}
 }

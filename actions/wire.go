@@ -23,7 +23,7 @@ const (
 	// MaxBatch is how many message ids one request may name.
 	MaxBatch = 200
 
-	maxRequest    = 16 << 10
+	maxRequest    = 16 << 10 // its line
 	maxAnswerLine = 64 << 10
 	maxHeaders    = 32 << 10 // of queue-headers
 )
@@ -42,6 +42,7 @@ type request struct {
 	Change *Change `json:"change,omitempty"` // of apply
 	Record string  `json:"record,omitempty"` // of undo and check: the id
 	Script *Script `json:"script,omitempty"` // of run-script
+	Body   int     `json:"body,omitempty"`   // of run-script: so many bytes of report follow the line
 }
 
 // answer is one line of what it gets back.
@@ -53,6 +54,7 @@ type answer struct {
 	Skipped int               `json:"skipped,omitempty"` // spool files that could not be read
 	Record  *Record           `json:"record,omitempty"`  // of apply and undo; records: one in each line
 	State   *State            `json:"state,omitempty"`   // of check
+	Exit    int               `json:"exit,omitempty"`    // of run-script; what it said is in the lines before
 	Error   *ExecutorError    `json:"error,omitempty"`
 	End     bool              `json:"end,omitempty"`
 }

@@ -124,6 +124,7 @@ func changeOptions(o *actions.ExecutorOptions, e *config.ExecutorConfig) {
 		o.Panel.Commands[action] = actions.PanelCommand(c)
 	}
 	o.Firewall = actions.FirewallOptions{Kind: e.Firewall, CSF: e.CSF, NFT: e.NFT, NeverBlock: e.NeverBlock}
+	o.ScriptsApart = os.Getenv("INVOCATION_ID") != ""
 	o.Scripts = map[string]actions.ScriptOptions{}
 	for name, s := range e.Scripts {
 		o.Scripts[name] = actions.ScriptOptions{Command: s.Command, User: s.User, File: s.File, TimeLimit: s.TimeLimit, OutputLimit: int(s.OutputLimit)}

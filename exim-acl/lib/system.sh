@@ -172,13 +172,22 @@ drop_all() {
 	}
 }
 
+# firewall_gone takes the addresses out that are blocked still: nobody would lift those that
+# have no end. The table is ours alone; csf's lists are the operator's, and stay.
+firewall_gone() {
+	nft=$(command -v nft) || return 0
+	"$nft" list table inet osm >/dev/null 2>&1 || return 0
+	"$nft" delete table inet osm && say "took osm's table out of nftables: no address is blocked by it any more"
+}
+
 # system_gone: what cannot be taken back, after everything else has gone well.
 system_gone() {
 	! has_systemd || systemctl daemon-reload
+	firewall_gone || warn "the table inet osm stays in nftables: nft delete table inet osm"
 	if answers; then
 		say "osmd still runs: stop it."
 	else
-		rm -rf /run/osm 2>/dev/null || true
+		rm -rf /run/osm /run/osm-executor 2>/dev/null || true
 	fi
 	if [ -n "$purge" ]; then
 		rm -rf /var/lib/osm

@@ -150,7 +150,7 @@ func scriptKeys() []key[Script] {
 		text("user", `must be a user name`, func(s *S) *string { return &s.User }, isUser),
 		boolean("file", func(s *S) *bool { return &s.File }),
 		duration("time_limit", func(s *S) *time.Duration { return &s.TimeLimit }, time.Second, 10*time.Minute, "30s"),
-		number("output_limit", func(s *S) *int64 { return &s.OutputLimit }, 0, 1<<20),
+		number("output_limit", func(s *S) *int64 { return &s.OutputLimit }, 1, 1<<20),
 	}
 }
 
