@@ -192,11 +192,17 @@ func (w *walk) step(name string) (rest []string, err error) {
 	if name == ".." { // of a link
 		return nil, w.to(w.fd, name, w.path[:max(len(w.path)-1, 0)])
 	}
-	if !w.roots() {
-		return nil, fmt.Errorf("%w: %q can be changed by others than root", errWalk, joinPath(w.path))
+	// In a sticky folder (/tmp) nobody else can move a folder of root's, or put one there.
+	alone, sticky := w.roots(), w.st.Uid == 0 && w.st.Mode&unix.S_ISVTX != 0
+	shared := fmt.Errorf("%w: %q can be changed by others than root", errWalk, joinPath(w.path))
+	if !alone && !sticky {
+		return nil, shared
 	}
 	err = w.to(w.fd, name, append(slices.Clone(w.path), name))
-	if !errors.Is(err, unix.ENOTDIR) && !errors.Is(err, unix.ELOOP) {
+	switch {
+	case !alone && (err != nil || w.st.Uid != 0):
+		return nil, shared
+	case !errors.Is(err, unix.ENOTDIR) && !errors.Is(err, unix.ELOOP):
 		return nil, err
 	}
 	target, err := w.readlink(name)

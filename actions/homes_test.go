@@ -36,7 +36,7 @@ const (
 		"taken:x:4717:4717::/home/taken:/bin/sh\n" +
 		"absent:x:4718:4718::/home/absent:/bin/sh\n" +
 		"webs:x:4719:4719::/home/webs:/bin/sh\n" +
-		"again:x:4711:4711::/home/shop:/bin/sh\n"
+		"sticky:x:4720:4720::/home/everybody/roots/sticky:/bin/sh\n"
 )
 
 // homes is a /home of the test's own with accounts in it, and an executor.

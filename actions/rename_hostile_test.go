@@ -88,6 +88,16 @@ func TestRenameRefusesWhatIsNotTheAccountsOwn(t *testing.T) {
 			h.must(os.Chown("/home/everybody", 0, 0))
 		}, "can be changed by others than root"},
 		{"a home that is reached through another user's folder", renameScript, "open", "/home/everybody/open/x", func(h *homes) { h.file("/home/everybody/open/x", 4715, 0o644) }, "can be changed by others than root"},
+		{"a home that is reached through a link in a folder that others may write", renameScript, "open", "/home/everybody/open/x", func(h *homes) {
+			h.folder("/home/goal", 0, 0o755)
+			h.file("/home/goal/x", 4715, 0o644)
+			h.folder("/home/everybody", 0, 0o1777)
+			h.symlink("/home/goal", "/home/everybody/open", 0)
+		}, "can be changed by others than root"},
+		{"a home that is reached through a folder that its group may write", renameScript, "open", "/home/everybody/open/x", func(h *homes) {
+			h.file("/home/everybody/open/x", 4715, 0o644)
+			h.must(errors.Join(os.Chown("/home/everybody", 0, 4715), unix.Chmod("/home/everybody", 0o775)))
+		}, "can be changed by others than root"},
 		{"a home that is another user's link", renameScript, "lured", "/home/lured/x", func(h *homes) {
 			h.file("/home/goal/x", 4716, 0o644)
 			h.symlink("/home/goal", "/home/lured", 4716)
@@ -168,6 +178,17 @@ func TestRenameInAHomeOfRoots(t *testing.T) {
 	}
 	h.must(os.Remove("/home/webs/top"))
 	h.same("after the undo", before, h.tree("/home"))
+}
+
+// A home below a folder of root's in /tmp: it cannot be exchanged either.
+func TestRenameInAHomeBelowAStickyFolder(t *testing.T) {
+	h := newHomes(t)
+	h.folder("/home/everybody", 0, 0o1777)
+	h.folder("/home/everybody/roots", 0, 0o755)
+	h.file("/home/everybody/roots/sticky/x.php", 4720, 0o644)
+	r, err := h.apply(renameScript, "sticky", "/home/everybody/roots/sticky/x.php")
+	h.must(err)
+	h.undo(r)
 }
 
 // swaps has somebody exchange pairs of paths until the test's own work has been done, as
