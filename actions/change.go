@@ -23,7 +23,7 @@ type Change struct {
 	Action  string        `json:"action"`            // such as "suspend-account"
 	Account string        `json:"account,omitempty"` // whose it is; always but for block-ip
 	Mailbox string        `json:"mailbox,omitempty"` // user@domain
-	Path    string        `json:"path,omitempty"`    // absolute
+	Path    string        `json:"path,omitempty"`    // absolute, as [wirePath] writes it
 	IP      string        `json:"ip,omitempty"`
 	For     time.Duration `json:"for,omitempty"`   // how long it is meant to last; 0 = until undone
 	Event   int64         `json:"event,omitempty"` // why, for the records of panel and firewall
@@ -50,7 +50,7 @@ func (c *Change) Target() string {
 	case c.IP != "":
 		return c.IP
 	case c.Path != "":
-		return strings.TrimSpace(c.Account + " " + c.Path)
+		return strings.TrimSpace(c.Account + " " + showPath(c.Path))
 	case c.Mailbox != "":
 		return c.Mailbox
 	}
@@ -78,6 +78,12 @@ type changer interface {
 	// undo takes it back and says in words what was done. What somebody else has undone or
 	// changed since is left as it is; that is no error.
 	undo(ctx context.Context, r *Record) (outcome string, err error)
+}
+
+// repeater is a changer whose change can be in force and be needed again all the same: what
+// it was done to is out of the way, and something new has its place.
+type repeater interface {
+	again(ctx context.Context, c *Change) bool
 }
 
 // refusal is a change that is never done: trying again would be refused again.
@@ -192,8 +198,14 @@ func (x *executor) apply(ctx context.Context, c *Change) (*Record, error) {
 		return nil, err
 	}
 	r, err := x.records.same(c)
-	if err != nil || (r != nil && r.Done) {
-		return r, err
+	if err != nil {
+		return nil, err
+	}
+	if r != nil && r.Done {
+		if again, ok := k.(repeater); !ok || !again.again(ctx, c) {
+			return r, nil
+		}
+		r = nil
 	}
 	if wait := x.rates.take(c.Action, x.o.Now()); wait > 0 {
 		return nil, &ExecutorError{What: c.Action, On: c.Target(), RetryAfter: wait, Braked: true,

@@ -84,8 +84,10 @@ func (x *Executor) EximVersion(ctx context.Context) (string, error) {
 }
 
 // Apply does one change. The error's type is [ExecutorError] where the executor answered.
-// It may be asked again for the same change: one that is in force is not done twice.
+// It may be asked again for the same change: one that is in force is not done twice. The
+// path may hold any bytes.
 func (x *Executor) Apply(ctx context.Context, c Change) (Record, error) {
+	c.Path = wirePath(c.Path)
 	return x.changed(ctx, request{Verb: verbApply, Change: &c})
 }
 

@@ -49,6 +49,7 @@ type ExecutorOptions struct {
 	ChangeLimit   time.Duration // of one command of a change; default 2m
 	MinUID        uint32        // lower uids are system users
 	Protected     []string      // accounts that nothing is ever done to
+	RenameAny     bool          // rename-path also takes public_html and the like
 	Panel         PanelOptions
 	Firewall      FirewallOptions
 	Scripts       map[string]ScriptOptions // by name, what run-script may run
@@ -106,6 +107,8 @@ func (x *executor) allChangers() map[string]changer {
 		policy.ActionBlockLogin:     x.blockLogin(),
 		policy.ActionSuspendAccount: x.suspendAccount(),
 		policy.ActionBlockIP:        x.blockIP(),
+		policy.ActionRenamePath:     &renamer{x: x, folder: true},
+		policy.ActionRenameScript:   &renamer{x: x},
 	}
 }
 

@@ -154,13 +154,13 @@ func (s records) list() ([]Record, error) {
 	return out, nil
 }
 
-// same finds the record of the same change, nil if there is none.
+// same finds the newest record of the same change, nil if there is none.
 func (s records) same(c *Change) (*Record, error) {
 	all, err := s.list()
 	if err != nil {
 		return nil, err
 	}
-	for i := range all {
+	for i := range slices.Backward(all) {
 		r := &all[i]
 		if r.Action == c.Action && r.Account == c.Account && r.Mailbox == c.Mailbox && r.Path == c.Path && r.IP == c.IP {
 			return r, nil

@@ -9,9 +9,6 @@ import (
 	"syscall"
 )
 
-// maxLinks is how many links the kernel follows in one path.
-const maxLinks = 40
-
 // trusted refuses a path that anybody but root (or who runs this) could make another file
 // of: every folder on the way, every link, and the file itself must be root's, and only its
 // owner may write it. What it has found stays as it is, as only root can change it.

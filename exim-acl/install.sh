@@ -3,7 +3,8 @@
 # again.
 #
 #   install.sh install   [--dry-run] [--fail-closed] [--bin DIR]
-#   install.sh uninstall [--dry-run] [--purge] [--force]     force: although mail is held
+#   install.sh uninstall [--dry-run] [--purge] [--force]     force: although mail is
+#       held or changes are in force
 #   install.sh check
 #   install.sh acl       [--fail-closed]      print the ACL text for an Exim set up by hand
 #
@@ -86,6 +87,7 @@ install() {
 
 uninstall() {
 	exim_can_leave
+	none_in_force
 	if [ -n "$purge" ] && ! has_systemd && answers; then
 		refuse "osmd runs; stop it first, nothing was changed"
 	fi
@@ -114,7 +116,7 @@ uninstall() {
 	commit
 	exim_reload
 	system_gone
-	say "osm is out of Exim.$([ -n "$purge" ] || printf ' Kept: /etc/osm and /var/lib/osm (--purge removes them).')"
+	say "osm is out of Exim.$([ -n "$purge" ] || printf ' Kept: %s (--purge removes them).' "$kept")"
 }
 
 case $command in

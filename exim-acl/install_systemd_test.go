@@ -1,6 +1,7 @@
 package eximacl
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -11,6 +12,9 @@ import (
 // no systemd runs where the tests do.
 func TestInstallUnderSystemd(t *testing.T) {
 	b := installer(t, true)
+	for i, home := range []string{"/home2/a", "/data/hosting/shard1/b", "/data/hosting/c", "/var/www/vhosts/d", "/var/lib/e", "/opt/f", "/etc/../home3/g", "/home4 x/h", "/", "/home%n/i", "/usr/local/j"} {
+		b.Run("sh", "-c", fmt.Sprintf("echo 'u%d:x:%d:100::%s:/bin/sh' >>/etc/passwd", i, 5000+i, home))
+	}
 	before := b.everything()
 	b.systemctl()
 	b.installs(0, "install")
@@ -25,6 +29,9 @@ func TestInstallUnderSystemd(t *testing.T) {
 		"osm-policy.socket", "osm-control.socket", "osm-inspect.socket", "osm-executor.socket")
 	for unit, most := range map[string]string{"osmd": "15", "osm-inspect": "20", "osm-executor": "30"} {
 		b.Run("systemd-analyze", "security", "--offline=yes", "--threshold="+most, "/etc/systemd/system/"+unit+".service")
+	}
+	if out := b.Run("grep", "^ReadWritePaths=.*home", "/etc/systemd/system/osm-executor.service"); out != "ReadWritePaths=-/data/hosting -/home -/home2 -/var/www\n" {
+		t.Errorf("where the executor may rename scripts: %q", out)
 	}
 	for unit, start := range startLimits(b) {
 		if start != "StartLimitIntervalSec=120\nStartLimitBurst=20\n" {

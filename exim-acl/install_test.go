@@ -794,3 +794,29 @@ func (b *box) kills(after time.Duration, args ...string) {
 	b.NotTheMachine("/etc", "/usr/local", "/var/lib")
 	b.Try("", append([]string{"timeout", "-s", "KILL", fmt.Sprint(after.Seconds()), "/srv/exim-acl/install.sh"}, args...)...)
 }
+
+// What the part that runs as root has changed can be taken back only by its records.
+func TestUninstallDoesNotLoseWhatTakesChangesBack(t *testing.T) {
+	const record = "/var/lib/osm-executor/abcdefghijkl.json"
+	b := installer(t, true)
+	before := b.everything()
+	b.installs(0, "install")
+	b.Write(record, "{}")
+	with := b.everything()
+	if out := b.installs(1, "uninstall", "--purge"); !strings.Contains(out, "1 changes that osm made are still in force") {
+		t.Errorf("with a change in force it says %q", out)
+	}
+	if d := privatebox.Differences(with, b.everything()); d != "" {
+		t.Errorf("it changed:\n%s", d)
+	}
+	if out := b.installs(0, "uninstall", "--force"); !strings.Contains(out, "Kept: /etc/osm, /var/lib/osm-executor and /var/lib/osm (") {
+		t.Errorf("by force it says %q", out)
+	}
+	if got := b.Read(record); got != "{}" {
+		t.Errorf("the record is %q after an uninstall without --purge", got)
+	}
+	b.installs(0, "uninstall", "--purge", "--force")
+	if d := privatebox.Differences(before, b.everything()); d != "" {
+		t.Errorf("not as before after --purge:\n%s", d)
+	}
+}

@@ -74,6 +74,7 @@ which are shown.`)
 		{"/run/osm/maps", "copies of the panel's account maps that only root may read"},
 		{"/var/lib/osm/osm.db", "the database, with its -wal and -shm while osmd runs"},
 		{"/var/lib/osm/counters.snapshot", "the counters, every ten seconds and at the end"},
+		{"/var/lib/osm-executor", "what the executor has changed, by which it takes it back; root's alone"},
 	} {
 		p.Item(manual.File(f[0]), f[1])
 	}
@@ -102,6 +103,7 @@ func executorKeys() [][3]string {
 		{"command_prefix", "[]", "words that are put before commands of panel and firewall, as with deliver_prefix"},
 		{"min_uid", "1000", "users with a lower uid are no accounts: nothing is done to them"},
 		{"protected_accounts", "[]", "accounts that nothing is ever done to"},
+		{"rename_any", "false", "true: rename-path also takes public_html, mail and other folders that a home needs; the home itself never"},
 		{"panel", `"auto"`, `which hosting panel there is: "cpanel", "commands" (see command), "none"; "auto" finds out`},
 		{"whmapi1", `"/usr/local/cpanel/bin/whmapi1"`, "cPanel's program for accounts"},
 		{"uapi", `"/usr/local/cpanel/bin/uapi"`, "cPanel's program for mailboxes"},

@@ -111,6 +111,7 @@ func executorOptions(path string, log *slog.Logger) (actions.ExecutorOptions, er
 // changeOptions are those about accounts, mailboxes, paths and addresses.
 func changeOptions(o *actions.ExecutorOptions, e *config.ExecutorConfig) {
 	o.Actions, o.StateDir, o.ChangeLimit, o.MinUID, o.Protected = e.Actions, e.StateDir, e.ChangeLimit, uint32(e.MinUID), e.Protected
+	o.RenameAny = e.RenameAny
 	o.CommandPrefix = e.CommandPrefix
 	if len(o.CommandPrefix) == 0 {
 		o.CommandPrefix = e.DeliverPrefix

@@ -30,9 +30,32 @@ plan_system() {
 	done
 	has_systemd || return 0
 	for u in $units; do
-		OSM_EXIMGROUP=$(exim_group) OSM_EXIMPATHS=$(exim_paths) fill "$here/systemd/$u" | want $unit_dir/$u 644 root:root
+		OSM_EXIMGROUP=$(exim_group) OSM_EXIMPATHS=$(exim_paths) OSM_HOMEPATHS=$(home_paths) fill "$here/systemd/$u" | want $unit_dir/$u 644 root:root
 	done
 }
+
+# home_paths: the folders that the accounts' homes are in, at most two names deep, where the
+# part that runs as root must be able to rename scripts. A user whose home is in one of the
+# system's folders does not open that to it.
+home_paths() {
+	{
+		echo /home
+		getent passwd | awk -F: '$3 >= 1000 && $3 < 65534 && $6 ~ "^(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+$" {
+			n = split($6, part, "/")
+			if (n < 3) next
+			if (part[2] ~ "^(bin|boot|dev|etc|lib[0-9a-z]*|opt|proc|root|run|sbin|sys|tmp|usr|var)$" && $6 !~ "^/var/www/") next
+			print "/" part[2] (n > 3 ? "/" part[3] : "")
+		}'
+	} | sort -u | sed 's/^/-/' | tr '\n' ' ' | sed 's/ $//'
+}
+
+# none_in_force refuses to leave what nothing could take back any more, for uninstall.
+none_in_force() {
+	standing=$(ls $changed 2>/dev/null | grep -c '\.json$') || true
+	[ -n "$force" ] || [ "${standing:-0}" = 0 ] ||
+		refuse "$standing changes that osm made are still in force (osmctl actions): suspended accounts, blocked mailboxes and addresses, renamed scripts. Without osm they stay as they are. Undo them first (osmctl undo), or leave them with --force; nothing was changed"
+}
+changed=/var/lib/osm-executor # what the part that runs as root changed, to take it back
 
 executor_settings() {
 	cat <<-'END'
@@ -190,10 +213,11 @@ system_gone() {
 		rm -rf /run/osm /run/osm-executor 2>/dev/null || true
 	fi
 	if [ -n "$purge" ]; then
-		rm -rf /var/lib/osm
+		rm -rf /var/lib/osm $changed
 		[ ! -e "$state/users" ] || drop_all || refuse "everything is gone but the user or a group of osm: run this again"
 		rm -rf $state
 	else
+		kept="/etc/osm$([ ! -d $changed ] || printf ', %s' $changed) and /var/lib/osm"
 		find $state -mindepth 1 ! -name users -delete
 		rmdir $state 2>/dev/null || true
 	fi

@@ -41,6 +41,7 @@ type ExecutorConfig struct {
 	CommandPrefix []string // before commands of panel and firewall; empty: as DeliverPrefix
 	MinUID        int64
 	Protected     []string
+	RenameAny     bool
 	Panel         string // auto, cpanel, commands or none
 	WHMAPI1       string
 	UAPI          string
@@ -106,6 +107,7 @@ func executorKeys() []key[ExecutorConfig] {
 		argv("command_prefix", func(e *E) *[]string { return &e.CommandPrefix }),
 		number("min_uid", func(e *E) *int64 { return &e.MinUID }, 1, 1<<32-3),
 		names("protected_accounts", "must be a list of account names", func(e *E) *[]string { return &e.Protected }, isUser),
+		boolean("rename_any", func(e *E) *bool { return &e.RenameAny }),
 		choice("panel", func(e *E) *string { return &e.Panel }, "auto", "cpanel", "commands", "none"),
 		path("whmapi1", func(e *E) *string { return &e.WHMAPI1 }),
 		path("uapi", func(e *E) *string { return &e.UAPI }),

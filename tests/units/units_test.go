@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"osm/actions"
 	"osm/tests/lab"
 )
 
@@ -150,7 +151,7 @@ func startAll(t *testing.T) *parts {
 	}
 	config := strings.Replace(machine.Config(rules), machine.State+"/osm.db", state+"/osm.db", 1)
 	err = errors.Join(os.Chown(state, uid, uid), os.Chmod(machine.State, 0o755), ctl.WriteConfig(config),
-		os.WriteFile(machine.Dir+"/etc/executor.toml", []byte(fmt.Sprintf("exim_spool = %q\n", machine.Spool)), 0o644))
+		os.WriteFile(machine.Dir+"/etc/executor.toml", []byte(fmt.Sprintf("exim_spool = %q\nstate_dir = %q\n", machine.Spool, machine.Dir+"/changes")), 0o644))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -255,9 +256,34 @@ func TestThePartsDoTheirWorkWithJustTheRightsOfTheirUnits(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
+	p.renames(t)
 	p.doctorSees(t, "question", "inspector", "executor", "exim hooks", "policy socket", "control socket", "inspect socket", "executor socket")
 	for _, part := range []*part{p.osmd, p.inspect, p.executor} {
 		part.hasJustTheRights()
+	}
+}
+
+// renames has the executor take a script of an account's away, and give it back.
+func (p *parts) renames(t *testing.T) {
+	t.Helper()
+	script := machine.HomeOf("shop") + "/units.php"
+	uid := machine.UID("shop")
+	if err := errors.Join(os.WriteFile(script, []byte("<?php"), 0o640), os.Chown(script, uid, uid), os.Chmod(script, 0o640)); err != nil {
+		t.Fatal(err)
+	}
+	x := actions.NewExecutor(machine.Run + "/executor.sock")
+	r, err := x.Apply(t.Context(), actions.Change{Action: "rename-script", Account: "shop", Path: script})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st, err := os.Lstat(script); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the script is still there: %v, %v", st, err)
+	}
+	if _, err := x.Undo(t.Context(), r.ID); err != nil {
+		t.Error(err)
+	}
+	if st, err := os.Lstat(script); err != nil || st.Mode() != 0o640 {
+		t.Errorf("after the undo the script is %v, %v", st, err)
 	}
 }
 
