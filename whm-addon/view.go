@@ -53,7 +53,7 @@ func (p *pages) functions() template.FuncMap {
 		"icon": icon, "verdict": verdictBadge, "decided": decisionBadge, "event_badge": eventBadge, "mode": modeBadge, "state": stateBadge,
 		"watch": watchText, "key_part": keyPart, "source": sourceText, "why": whyText, "scope": scopeText, "release": releaseText,
 		"actions": actionsText, "bar": bar, "share": share, "limit_text": limitText, "limit_whom": limitWhom, "exempt_text": exemptText,
-		"hold_text": holdText, "json_lines": jsonLines, "upper": upperFirst, "other_origin": otherOrigin,
+		"hold_text": holdText, "json_lines": jsonLines, "upper": upperFirst, "on_page": onPage, "other_origin": otherOrigin,
 	}
 }
 
@@ -129,12 +129,13 @@ func (c *call) done(page string, pairs ...string) error {
 	return nil
 }
 
-// refused keeps a form that was not accepted, to be shown again with what was wrong. What is
-// no refusal of the form (nobody may do that, nothing is there) is returned.
+// refused keeps a form that was not accepted, to be shown again with what was wrong and
+// what was typed: a name that nobody has is a slip like any other. What has nothing to do
+// with the form is returned.
 func (c *call) refused(form string, err error) error {
 	e := problem(err)
 	switch e.Status {
-	case http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusConflict, http.StatusForbidden:
+	case http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusConflict, http.StatusForbidden, http.StatusNotFound:
 		c.typed = typed{Form: form, Values: c.PostForm, Err: e}
 		return nil
 	}
@@ -145,7 +146,9 @@ func (c *call) refused(form string, err error) error {
 func problem(err error) *control.Error {
 	var e *control.Error
 	if errors.As(err, &e) {
-		return e
+		said := *e
+		said.Hint = onPage(e.Hint)
+		return &said
 	}
 	return &control.Error{Status: http.StatusInternalServerError, Message: "the page could not be made", Hint: "the daemon's log has the details"}
 }
