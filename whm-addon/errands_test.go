@@ -163,7 +163,7 @@ func TestAnEventTellsItsHeldMailApartBySubject(t *testing.T) {
 		t.Errorf("Now does not lead to %s: %s", page, now.said())
 	}
 	event := v.get(t, page)
-	event.wants(t, http.StatusOK, "6 held messages wait", "4 messages, alike but for numbers", "A question from your site 2 messages")
+	event.wants(t, http.StatusOK, "6 held messages wait", "4 messages, alike but for numbers", "A question from your site 2 messages Release")
 	button := event.find("button", "aria-label", "Release those with the Subject A question from your site")
 	if button == nil {
 		t.Fatalf("they cannot be released apart: %s", event.said())

@@ -84,6 +84,7 @@ type eventBody struct {
 type alike struct {
 	Subject string // of the oldest of them
 	Count   int
+	Differ  bool // in their numbers
 }
 
 // alikeShown is how many Subjects are told apart.
@@ -101,6 +102,7 @@ func sortAlike(list []control.HeldMessage) (groups []alike, others int) {
 			groups = append(groups, alike{Subject: h.Subject})
 		}
 		groups[n].Count++
+		groups[n].Differ = groups[n].Differ || h.Subject != groups[n].Subject
 	}
 	if len(groups) < 2 {
 		return nil, 0

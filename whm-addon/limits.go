@@ -55,7 +55,7 @@ func (c *call) limitsPage() error {
 	}
 	triggers, err := c.p.service.Triggers(c.Context(), c.actor, b.Level, b.Name)
 	if err != nil {
-		if err := c.refused("whom", err); err != nil {
+		if err := c.refusedName("whom", err); err != nil {
 			return err
 		}
 		return c.show("limits", "limits", "Limits", b)

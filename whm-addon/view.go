@@ -129,17 +129,30 @@ func (c *call) done(page string, pairs ...string) error {
 	return nil
 }
 
-// refused keeps a form that was not accepted, to be shown again with what was wrong and
-// what was typed: a name that nobody has is a slip like any other. What has nothing to do
-// with the form is returned.
+// refused keeps a form that was not accepted, to be shown again with what was wrong. What is
+// no refusal of the form (nobody may do that, nothing is there) is returned.
 func (c *call) refused(form string, err error) error {
-	e := problem(err)
-	switch e.Status {
-	case http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusConflict, http.StatusForbidden, http.StatusNotFound:
-		c.typed = typed{Form: form, Values: c.PostForm, Err: e}
+	switch problem(err).Status {
+	case http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusConflict, http.StatusForbidden:
+		c.keep(form, err)
 		return nil
 	}
 	return err
+}
+
+// refusedName is refused for a form in which a name is typed: one that nobody has is a slip
+// like any other.
+func (c *call) refusedName(form string, err error) error {
+	if problem(err).Status == http.StatusNotFound {
+		c.keep(form, err)
+		return nil
+	}
+	return c.refused(form, err)
+}
+
+// keep keeps what was typed into a form, and what was wrong with it.
+func (c *call) keep(form string, err error) {
+	c.typed = typed{Form: form, Values: c.PostForm, Err: problem(err)}
 }
 
 // problem is any error as the page shows it.
