@@ -78,8 +78,11 @@ func (c *call) nowLists(b *nowBody) {
 	near, err := c.p.service.Near(c.Context(), c.actor, control.Page{Limit: nearListed})
 	b.Near = near.Items
 	b.fault(err)
-	open, err := c.p.service.Events(c.Context(), c.actor, control.EventFilter{OpenOnly: true}, control.Page{Limit: listed})
+	open, err := c.p.service.Events(c.Context(), c.actor, control.EventFilter{OpenOnly: true}, control.Page{Limit: allListed})
 	b.fault(err)
+	if b.Status == nil {
+		b.Waiting.Events = len(open.Items)
+	}
 	b.Events = make(map[string]control.Event, len(open.Items))
 	for _, e := range open.Items {
 		b.Events[e.Trigger+" "+e.Key] = e
@@ -120,7 +123,7 @@ func (b *nowBody) fault(err error) {
 	}
 }
 
-// waitingOf counts what waits of a reseller's accounts.
+// waitingOf counts the held mail and the holds of a reseller's accounts.
 func (c *call) waitingOf(w *waiting) error {
 	held, err := c.p.service.Held(c.Context(), c.actor, control.Selection{}, control.Page{Limit: allListed})
 	if err != nil {
@@ -136,7 +139,5 @@ func (c *call) waitingOf(w *waiting) error {
 		return err
 	}
 	w.Holds = len(holds)
-	events, err := c.p.service.Events(c.Context(), c.actor, control.EventFilter{OpenOnly: true}, control.Page{Limit: allListed})
-	w.Events = len(events.Items)
-	return err
+	return nil
 }
