@@ -220,6 +220,8 @@ func otherOrigin(first, second string) string {
 // pageOfCommand are the pages on which somebody finds what a command shows. Of two that
 // begin alike the longer one stands first.
 var pageOfCommand = strings.NewReplacer(
+	"osmctl actions --standing", "Actions",
+	"osmctl undo ", "Actions, action ",
 	"osmctl usage ACCOUNT", "the account’s page under Senders",
 	"osmctl accounts", "Senders",
 	"osmctl events", "Events",
