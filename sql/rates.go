@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 )
@@ -25,18 +24,7 @@ func (s *Store) HistogramOf(ctx context.Context, accounts []string, since time.T
 		if err != nil || len(known) == 0 {
 			return err
 		}
-		err = c.each(ctx, histogramQuery(len(known)), []value{ms(since) / 3_600_000, int64(farFuture) / 3_600_000, ids, hours}, func(v []value) error {
-			if len(list) == maxBuckets {
-				return errEnough
-			}
-			b := Bucket{At: Time{moment(integer(v[0]) * 3_600_000)}}
-			b.plus(v[1:])
-			list = append(list, b)
-			return nil
-		})
-		if errors.Is(err, errEnough) {
-			return fmt.Errorf("more than %d pieces of %s", maxBuckets, step)
-		}
+		list, err = c.buckets(ctx, time.Hour, histogramQuery(len(known)), ms(since)/3_600_000, int64(farFuture)/3_600_000, ids, hours)
 		return err
 	})
 	return list, err

@@ -219,21 +219,28 @@ func (s *Store) Histogram(ctx context.Context, since time.Time, step time.Durati
 		return nil, fmt.Errorf("histogram: the step %s is not whole minutes", step)
 	}
 	list := []Bucket{}
-	err := s.read(ctx, "histogram", func(ctx context.Context, c *cursor) error {
-		err := c.each(ctx, "SELECT minute / ? * ? AS piece, "+tallySums+" FROM minutes WHERE minute >= ? GROUP BY piece ORDER BY piece",
-			[]value{minutes, minutes, ms(since) / 60_000}, func(v []value) error {
-				if len(list) == maxBuckets {
-					return errEnough
-				}
-				b := Bucket{At: Time{moment(integer(v[0]) * 60_000)}}
-				b.plus(v[1:])
-				list = append(list, b)
-				return nil
-			})
-		if errors.Is(err, errEnough) {
-			return fmt.Errorf("more than %d pieces of %s", maxBuckets, step)
-		}
+	err := s.read(ctx, "histogram", func(ctx context.Context, c *cursor) (err error) {
+		list, err = c.buckets(ctx, time.Minute, "SELECT minute / ?1 * ?1 AS piece, "+tallySums+" FROM minutes WHERE minute >= ?2 GROUP BY piece ORDER BY piece",
+			minutes, ms(since)/60_000)
 		return err
 	})
+	return list, err
+}
+
+// buckets reads pieces of time that a query numbers in a unit from 1970 on.
+func (c *cursor) buckets(ctx context.Context, unit time.Duration, query string, args ...value) ([]Bucket, error) {
+	list := []Bucket{}
+	err := c.each(ctx, query, args, func(v []value) error {
+		if len(list) == maxBuckets {
+			return errEnough
+		}
+		b := Bucket{At: Time{moment(integer(v[0]) * unit.Milliseconds())}}
+		b.plus(v[1:])
+		list = append(list, b)
+		return nil
+	})
+	if errors.Is(err, errEnough) {
+		return nil, fmt.Errorf("more than %d pieces of time", maxBuckets)
+	}
 	return list, err
 }

@@ -60,6 +60,24 @@ func fields(form *html.Node) map[string][]string {
 	return values
 }
 
+// Whoever mistypes a name gets the form back, with what was typed and in words of the page.
+func TestASlipInANameKeepsTheForm(t *testing.T) {
+	s := newSite(t, enforcing)
+	v := s.operator()
+	a := v.post(t, "holds/new", "scope", "directory", "account", "shpo", "value", "/home/shop/public_html", "reason", "ticket 9")
+	a.wants(t, http.StatusNotFound, "There is no account", "Senders lists them.")
+	for field, want := range map[string]string{"account": "shpo", "value": "/home/shop/public_html", "reason": "ticket 9"} {
+		if n := a.find("input", "name", field); n == nil || attribute(n, "value") != want {
+			t.Errorf("the field %s does not hold %q any more: %s", field, want, a.said())
+		}
+	}
+	a = v.get(t, "limits?level=account&name=shpo")
+	a.wants(t, http.StatusNotFound, "There is no account")
+	if n := a.find("input", "name", "name"); n == nil || attribute(n, "value") != "shpo" {
+		t.Errorf("the name is not there to be mended: %s", a.said())
+	}
+}
+
 func TestFirstDayFromObserveToEnforce(t *testing.T) {
 	s := newSite(t, "")
 	v := s.operator()
@@ -124,6 +142,41 @@ func TestDiscardAllThatMatchCountsFirst(t *testing.T) {
 	}
 	v.follow(t, v.press(t, again, "Discard 5 messages")).wants(t, http.StatusOK, "5 messages discarded", "Being removed")
 	v.post(t, "held/confirm", "do", "discard").wants(t, http.StatusBadRequest, "No message was chosen")
+}
+
+// A hacked contact form: its event tells the visitors' questions apart from the spam, and
+// Now leads to it.
+func TestAnEventTellsItsHeldMailApartBySubject(t *testing.T) {
+	s := newSite(t, enforcing)
+	s.fillStory()
+	for range 2 {
+		s.Send(controltest.Mail{Account: "blog", Directory: "/home/blog/public_html/cache", Subject: "A question from your site"})
+	}
+	s.Flush()
+	v := s.operator()
+	events, err := s.Service.Events(t.Context(), v.actor, control.EventFilter{Account: "blog", Trigger: "directory-hour"}, control.Page{Limit: 10})
+	if err != nil || len(events.Items) != 1 {
+		t.Fatalf("%d events, %v", len(events.Items), err)
+	}
+	page := fmt.Sprint("events/", events.Items[0].ID)
+	if now := v.get(t, "now"); now.find("a", "href", v.at(page)) == nil {
+		t.Errorf("Now does not lead to %s: %s", page, now.said())
+	}
+	event := v.get(t, page)
+	event.wants(t, http.StatusOK, "6 held messages wait", "4 messages, alike but for numbers", "A question from your site 2 messages Release")
+	button := event.find("button", "aria-label", "Release those with the Subject A question from your site")
+	if button == nil {
+		t.Fatalf("they cannot be released apart: %s", event.said())
+	}
+	form := button.Parent
+	for form.Data != "form" {
+		form = form.Parent
+	}
+	values := fields(form)
+	values["do"] = []string{"release"}
+	confirm := v.ask(t, http.MethodPost, attribute(form, "action"), values)
+	confirm.wants(t, http.StatusOK, "Release 2 held messages?", "account blog", "directory /home/blog/public_html/cache", "Subject “A question from your site”")
+	v.follow(t, v.press(t, confirm, "Release 2 messages")).wants(t, http.StatusOK, "2 messages released")
 }
 
 func TestTickedMessagesAreReleased(t *testing.T) {

@@ -3,6 +3,7 @@ package whm
 import (
 	"cmp"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -72,14 +73,59 @@ type eventBody struct {
 	Held     control.Selection
 	Waiting  int // messages that wait and belong to it
 	More     bool
+	Alike    []alike        // them by Subject; nil where they have one and the same
+	Others   int            // of them, those with other Subjects
 	Holds    []control.Hold // that it put
 	Settle   settling
+}
+
+// alike is held mail with the same Subject but for its numbers: what a visitor wrote by a
+// hacked form stands apart from the spam.
+type alike struct {
+	Subject string // of the oldest of them
+	Count   int
+	Differ  bool // in their numbers
+}
+
+// alikeShown is how many Subjects are told apart.
+const alikeShown = 6
+
+// sortAlike puts held mail apart by its Subjects, the most frequent first.
+func sortAlike(list []control.HeldMessage) (groups []alike, others int) {
+	at := map[string]int{}
+	for i := range list {
+		h := &list[i]
+		n, seen := at[h.SubjectKey]
+		if !seen {
+			n = len(groups)
+			at[h.SubjectKey] = n
+			groups = append(groups, alike{Subject: h.Subject})
+		}
+		groups[n].Count++
+		groups[n].Differ = groups[n].Differ || h.Subject != groups[n].Subject
+	}
+	if len(groups) < 2 {
+		return nil, 0
+	}
+	slices.SortStableFunc(groups, func(a, b alike) int { return cmp.Compare(b.Count, a.Count) })
+	shown := groups[:min(len(groups), alikeShown)]
+	for _, g := range groups[len(shown):] {
+		others += g.Count
+	}
+	return shown, others
 }
 
 // settling is what can be done about an event, besides its held mail.
 type settling struct {
 	Level, Name  string // whose limit would be raised
 	Scope, Value string // what a hold or an exemption would be about
+}
+
+// HeldWith is the mail that waits because of the event and has a Subject.
+func (b *eventBody) HeldWith(subject string) control.Selection {
+	s := b.Held
+	s.Subject = subject
+	return s
 }
 
 // eventPage shows one event: what went over, on what evidence, and what settles it.
@@ -128,6 +174,7 @@ func (c *call) eventHeld(b *eventBody) error {
 		return err
 	}
 	b.Waiting, b.More = len(held.Items), held.Next != ""
+	b.Alike, b.Others = sortAlike(held.Items)
 	holds, err := c.allHolds(e.Account)
 	if err != nil {
 		return err

@@ -24,6 +24,7 @@ func (c *call) form(name string) string { return strings.TrimSpace(c.PostForm.Ge
 const (
 	listed      = 50
 	shortListed = 10
+	nearListed  = 6 // beside the chart, which is as high
 	allListed   = 1000
 )
 

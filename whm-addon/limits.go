@@ -55,7 +55,10 @@ func (c *call) limitsPage() error {
 	}
 	triggers, err := c.p.service.Triggers(c.Context(), c.actor, b.Level, b.Name)
 	if err != nil {
-		return err
+		if err := c.refusedName("whom", err); err != nil {
+			return err
+		}
+		return c.show("limits", "limits", "Limits", b)
 	}
 	b.Triggers = triggers.Items
 	level, name := b.Level, b.Name

@@ -14,7 +14,7 @@ type nowBody struct {
 	Well    []namedPart
 	Waiting waiting
 	Near    []control.Near
-	Over    int // of them, how many are full
+	Events  map[string]control.Event // the open ones, by trigger and key
 	Chart   *chart
 	Stopped []control.Decision
 	Faults  []string // parts of the page that could not be read
@@ -62,7 +62,6 @@ func partsOf(s *control.Status) (broken, well []namedPart) {
 		{"Accounts", s.Accounts.Part, "the maps before stay in force; look at the panel's files"},
 		{"Inspector", s.Inspect, "scripts are told apart by user and directory only; systemctl status osm-inspect"},
 		{"Executor", s.Executor, "held mail cannot be released or removed; systemctl status osm-executor"},
-		{"Connection monitor", s.Monitor, ""},
 	} {
 		if p.OK {
 			well = append(well, p)
@@ -76,10 +75,18 @@ func partsOf(s *control.Status) (broken, well []namedPart) {
 // nowLists fills the lists. One that cannot be read leaves the others as they are: this is
 // the page that people look at when something is broken.
 func (c *call) nowLists(b *nowBody) {
-	near, err := c.p.service.Near(c.Context(), c.actor, control.Page{Limit: shortListed})
+	near, err := c.p.service.Near(c.Context(), c.actor, control.Page{Limit: nearListed})
 	b.Near = near.Items
 	b.fault(err)
-	b.Over = len(b.Near) - len(slices.DeleteFunc(slices.Clone(b.Near), func(n control.Near) bool { return n.Used >= n.Max }))
+	open, err := c.p.service.Events(c.Context(), c.actor, control.EventFilter{OpenOnly: true}, control.Page{Limit: allListed})
+	b.fault(err)
+	if b.Status == nil {
+		b.Waiting.Events = len(open.Items)
+	}
+	b.Events = make(map[string]control.Event, len(open.Items))
+	for _, e := range open.Items {
+		b.Events[e.Trigger+" "+e.Key] = e
+	}
 	span, step, n, title := time.Hour, time.Minute, 60, "Messages per minute in the last hour"
 	if c.actor.Role != control.Operator {
 		span, step, n, title = 24*time.Hour, time.Hour, 24, "Messages per hour in the last 24 hours"
@@ -91,6 +98,14 @@ func (c *call) nowLists(b *nowBody) {
 	stopped, err := c.p.service.Decisions(c.Context(), c.actor, "", "stopped", c.now.Add(-7*24*time.Hour), control.Page{Limit: shortListed})
 	b.Stopped = stopped.Items
 	b.fault(err)
+}
+
+// EventOf is the open event of a counter.
+func (b *nowBody) EventOf(n control.Near) *control.Event {
+	if e, ok := b.Events[n.Trigger+" "+n.Key]; ok {
+		return &e
+	}
+	return nil
 }
 
 // fault notes what could not be read.
@@ -108,7 +123,7 @@ func (b *nowBody) fault(err error) {
 	}
 }
 
-// waitingOf counts what waits of a reseller's accounts.
+// waitingOf counts the held mail and the holds of a reseller's accounts.
 func (c *call) waitingOf(w *waiting) error {
 	held, err := c.p.service.Held(c.Context(), c.actor, control.Selection{}, control.Page{Limit: allListed})
 	if err != nil {
@@ -124,7 +139,5 @@ func (c *call) waitingOf(w *waiting) error {
 		return err
 	}
 	w.Holds = len(holds)
-	events, err := c.p.service.Events(c.Context(), c.actor, control.EventFilter{OpenOnly: true}, control.Page{Limit: allListed})
-	w.Events = len(events.Items)
-	return err
+	return nil
 }

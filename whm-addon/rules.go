@@ -68,7 +68,7 @@ func (c *call) putHold() error {
 		h, err = c.p.service.PutHold(c.Context(), c.actor, h)
 	}
 	if err != nil {
-		if err := c.refused("hold", err); err != nil {
+		if err := c.refusedName("hold", err); err != nil {
 			return err
 		}
 		return c.show("hold", "exemptions", "Put a hold", &ruleForm{Values: c.PostForm, Back: c.back("exemptions")})
@@ -150,7 +150,7 @@ func (c *call) addExemption() error {
 		e, err = c.p.service.AddExemption(c.Context(), c.actor, e)
 	}
 	if err != nil {
-		if err := c.refused("exemption", err); err != nil {
+		if err := c.refusedName("exemption", err); err != nil {
 			return err
 		}
 		return c.show("exemption", "exemptions", "Add an exemption", &ruleForm{Values: c.PostForm, Back: c.back("exemptions"), Triggers: c.triggers()})

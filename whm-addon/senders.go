@@ -69,7 +69,6 @@ type accountBody struct {
 	Usage    []control.Usage
 	Events   []control.Event
 	Holds    []control.Hold
-	Limits   []control.Limit
 	Held     []control.HeldMessage
 	HeldMore bool
 	Charts   []*chart
@@ -132,35 +131,12 @@ func (c *call) accountLists(b *accountBody) error {
 		return err
 	}
 	b.Events, b.Held, b.HeldMore = events.Items, held.Items, held.Next != ""
-	if b.Limits, err = c.limitsOf(b); err != nil {
-		return err
-	}
 	triggers, err := service.Triggers(ctx, a, "account", b.Name)
 	if err != nil && problem(err).Status == http.StatusServiceUnavailable {
 		return err
 	}
 	b.Triggers = triggers.Items
 	return nil
-}
-
-// limitsOf lists the limits that are set for an account and its mailboxes.
-func (c *call) limitsOf(b *accountBody) ([]control.Limit, error) {
-	list, err := c.allLimits("account", b.Name)
-	if err != nil {
-		return nil, err
-	}
-	mailboxes, err := c.allLimits("mailbox", "")
-	if err != nil {
-		return nil, err
-	}
-	for _, l := range mailboxes {
-		for _, domain := range b.Detail.Domains {
-			if strings.HasSuffix(l.Name, "@"+domain) {
-				list = append(list, l)
-			}
-		}
-	}
-	return list, nil
 }
 
 // accountCharts draws the history and parts what was sent.

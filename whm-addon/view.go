@@ -53,7 +53,7 @@ func (p *pages) functions() template.FuncMap {
 		"icon": icon, "verdict": verdictBadge, "decided": decisionBadge, "event_badge": eventBadge, "action_badge": actionBadge, "mode": modeBadge, "state": stateBadge,
 		"watch": watchText, "key_part": keyPart, "source": sourceText, "why": whyText, "scope": scopeText, "release": releaseText,
 		"actions": actionsText, "bar": bar, "share": share, "limit_text": limitText, "limit_whom": limitWhom, "exempt_text": exemptText,
-		"hold_text": holdText, "json_lines": jsonLines, "upper": upperFirst, "other_origin": otherOrigin,
+		"hold_text": holdText, "json_lines": jsonLines, "upper": upperFirst, "on_page": onPage, "other_origin": otherOrigin,
 	}
 }
 
@@ -132,20 +132,36 @@ func (c *call) done(page string, pairs ...string) error {
 // refused keeps a form that was not accepted, to be shown again with what was wrong. What is
 // no refusal of the form (nobody may do that, nothing is there) is returned.
 func (c *call) refused(form string, err error) error {
-	e := problem(err)
-	switch e.Status {
+	switch problem(err).Status {
 	case http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusConflict, http.StatusForbidden:
-		c.typed = typed{Form: form, Values: c.PostForm, Err: e}
+		c.keep(form, err)
 		return nil
 	}
 	return err
+}
+
+// refusedName is refused for a form in which a name is typed: one that nobody has is a slip
+// like any other.
+func (c *call) refusedName(form string, err error) error {
+	if problem(err).Status == http.StatusNotFound {
+		c.keep(form, err)
+		return nil
+	}
+	return c.refused(form, err)
+}
+
+// keep keeps what was typed into a form, and what was wrong with it.
+func (c *call) keep(form string, err error) {
+	c.typed = typed{Form: form, Values: c.PostForm, Err: problem(err)}
 }
 
 // problem is any error as the page shows it.
 func problem(err error) *control.Error {
 	var e *control.Error
 	if errors.As(err, &e) {
-		return e
+		said := *e
+		said.Hint = onPage(e.Hint)
+		return &said
 	}
 	return &control.Error{Status: http.StatusInternalServerError, Message: "the page could not be made", Hint: "the daemon's log has the details"}
 }

@@ -207,15 +207,38 @@ func releaseText(release string) string {
 	return "waits until somebody releases it"
 }
 
-// otherOrigin is where a second value stands, if that is elsewhere than the first; lines of
+// otherOrigin is where a second value was set, if that is elsewhere than the first; lines of
 // one file are one place.
 func otherOrigin(first, second string) string {
 	first, _, _ = strings.Cut(first, ", line ")
-	if place, _, _ := strings.Cut(second, ", line "); place == first {
+	if place, _, _ := strings.Cut(second, ", line "); place == first || place == "default" {
 		return ""
 	}
 	return second
 }
+
+// pageOfCommand are the pages on which somebody finds what a command shows. Of two that
+// begin alike the longer one stands first.
+var pageOfCommand = strings.NewReplacer(
+	"osmctl actions --standing", "Actions",
+	"osmctl undo ", "Actions, action ",
+	"osmctl usage ACCOUNT", "the account’s page under Senders",
+	"osmctl accounts", "Senders",
+	"osmctl events", "Events",
+	"osmctl held list --state all", "Held mail, with the state “all”,",
+	"osmctl held list", "Held mail",
+	"osmctl limit show", "Limits",
+	"osmctl hold list", "Exemptions and holds",
+	"osmctl exempt list", "Exemptions and holds",
+	"osmctl release ", "Exemptions and holds, hold ",
+	"osmctl audit", "Audit",
+	"osmctl settings list", "Settings",
+	"osmctl status", "Now",
+)
+
+// onPage puts what an operation says into the page's words: its hints name commands, which
+// whoever looks at a page does not have at hand.
+func onPage(text string) string { return pageOfCommand.Replace(text) }
 
 // actionsText lists what follows when a trigger goes over.
 func actionsText(list []control.LimitEntry) string {

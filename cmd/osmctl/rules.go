@@ -213,17 +213,21 @@ func (e *env) limitShow(c *cli.Context) error {
 			e.line("no limit is set for anybody: the triggers of osm.toml hold for all (osmctl config show)")
 			return
 		}
-		rows := [][]string{}
-		for _, o := range l.Items {
-			until := "for ever"
-			if !o.Until.IsZero() {
-				until = e.when(o.Until)
-			}
-			rows = append(rows, []string{idText(o.ID), strings.TrimSpace(o.Level + " " + o.Name), orAll(o.Trigger), limitText(&o), until, setBy(o.Where, o.By), o.Reason})
-		}
-		e.table(columns("^id", "for~44", "trigger", "sets", "until", "set by~32", "reason~48"), rows)
+		e.limitTable(l.Items)
 		e.more(l.Next)
 	})
+}
+
+func (e *env) limitTable(list []control.Limit) {
+	rows := [][]string{}
+	for _, o := range list {
+		until := "for ever"
+		if !o.Until.IsZero() {
+			until = e.when(o.Until)
+		}
+		rows = append(rows, []string{idText(o.ID), strings.TrimSpace(o.Level + " " + o.Name), orAll(o.Trigger), limitText(&o), until, setBy(o.Where, o.By), o.Reason})
+	}
+	e.table(columns("^id", "for~44", "trigger", "sets", "until", "set by~32", "reason~48"), rows)
 }
 
 // idText is a number to remove something by; what stands in the file has none.

@@ -28,7 +28,7 @@ in parentheses stand for mail that no account could be found for.`, 0, 1, listFl
 				&cli.BoolFlag{Name: "reread", Usage: "first read the panel's lists of accounts and domains, which is otherwise done every few seconds"}), e.accounts),
 		command("account", "NAME", "show all about one account",
 			`What it sent by mailbox, directory, Subject, client IP and script, each with those that sent
-most; and what it sent in each hour.`, 1, 1, []cli.Flag{
+most; the limits that are set for it and its mailboxes; and what it sent in each hour.`, 1, 1, []cli.Flag{
 				&cli.StringFlag{Name: "since", Value: "24h", Usage: "from `D` back: 1h, 24h, 7d, or a date"},
 			}, e.account),
 		command("decisions", "", "list messages that were decided about",
@@ -134,14 +134,14 @@ func (e *env) accounts(c *cli.Context) error {
 		}
 		rows := [][]string{}
 		for _, a := range l.Items {
-			rows = append(rows, []string{a.Account, dash(a.Reseller), dash(a.Package), domainsText(&a), number(a.Messages), number(a.Recipients), number(a.Stopped)})
+			rows = append(rows, []string{a.Account, dash(a.Reseller), dash(a.Package), dash(domainsText(&a)), number(a.Messages), number(a.Recipients), number(a.Stopped)})
 		}
 		e.table(columns("account~32", "reseller~20", "package~20", "domains~44", "^messages", "^recipients", "^stopped"), rows)
 		e.more(l.Next)
 	})
 }
 
-// domainsText names an account's domains, what was searched for first.
+// domainsText names an account's domains, what was searched for first; "" for none.
 func domainsText(a *control.Account) string {
 	list := a.Domains
 	if a.Matched != "" && a.Matched != a.Account {
@@ -152,7 +152,10 @@ func domainsText(a *control.Account) string {
 			}
 		}
 	}
-	return dash(strings.Join(list, " "))
+	if a.More > 0 {
+		list = append(list, fmt.Sprintf("and %d more", a.More))
+	}
+	return strings.Join(list, " ")
 }
 
 func (e *env) account(c *cli.Context) error {
@@ -171,7 +174,7 @@ func (e *env) account(c *cli.Context) error {
 
 func (e *env) accountText(a *control.AccountDetail, since string) {
 	e.line("Account %s", a.Account.Account)
-	e.facts("reseller", a.Reseller, "package", a.Package, "domains", strings.Join(a.Domains, " "),
+	e.facts("reseller", a.Reseller, "package", a.Package, "domains", domainsText(&a.Account),
 		"sent", fmt.Sprintf("%s to %s since %s", plural(a.Messages, "message"), plural(a.Recipients, "recipient"), since),
 		"stopped", plural(a.Stopped, "message"), "would stop", plural(a.Observed, "message"))
 	for _, part := range []struct {
@@ -194,6 +197,10 @@ func (e *env) accountText(a *control.AccountDetail, since string) {
 	}
 	if a.Looked > 0 {
 		e.line("\n(of %s since %s)", plural(a.Looked, "message"), e.moment(a.Since))
+	}
+	if len(a.Limits) > 0 {
+		e.line("\nLimits that are set for it and its mailboxes:")
+		e.limitTable(a.Limits)
 	}
 	e.line("\nBy the hour:")
 	e.bucketTable(a.History)

@@ -256,7 +256,8 @@ type Account struct {
 	Account  string   `json:"account"`
 	Reseller string   `json:"reseller"`
 	Package  string   `json:"package"`
-	Domains  []string `json:"domains"` // the first 20
+	Domains  []string `json:"domains"`                // the first 20
+	More     int      `json:"more_domains,omitempty"` // so many others
 	System   bool     `json:"system,omitempty"`
 	// Matched is what of it matched a search: a domain, a mailbox's domain, the name.
 	Matched string `json:"matched,omitempty"`
@@ -277,6 +278,7 @@ type AccountDetail struct {
 	ClientIPs   []Share  `json:"client_ips"`
 	Scripts     []Share  `json:"scripts"`
 	History     []Bucket `json:"history"` // an hour each
+	Limits      []Limit  `json:"limits"`  // that are set for it and for its mailboxes
 }
 
 // Effective is one trigger as it is in force for somebody, each value with its origin
@@ -297,6 +299,7 @@ type Effective struct {
 // Preview is what a change of limits would have done to the mail of the past.
 type Preview struct {
 	Since    Time   `json:"since"`    // as asked for, or later where reading that far back would take too long
+	Whole    bool   `json:"whole"`    // since is what was asked for, or all that is kept
 	Messages int64  `json:"messages"` // decisions looked at
 	Stopped  int64  `json:"stopped"`  // messages that the change would have stopped
 	Accounts int64  `json:"accounts"` // of so many accounts

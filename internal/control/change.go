@@ -160,6 +160,9 @@ func (s *Service) PutHold(ctx context.Context, a Actor, in Hold) (Hold, error) {
 	if err := refused("the hold", policy.ValidateHold(&h)); err != nil {
 		return Hold{}, err
 	}
+	if err := s.mistyped(ctx, a, h.Account); err != nil {
+		return Hold{}, err
+	}
 	if a.Role != Operator && h.Verdict != policy.Freeze {
 		return Hold{}, forbidden("only an operator may discard mail by a hold")
 	}

@@ -74,8 +74,29 @@ func TestAPreviewSaysWhatALimitWouldHaveDone(t *testing.T) {
 	if l, err := s.Limits(ctx, operator(), "", "", page(10, "")); err != nil || len(l.Items) != 0 {
 		t.Errorf("a preview has set a limit: %+v, %v", l, err)
 	}
-	if p, err := s.PreviewLimit(ctx, operator(), control.Limit{Level: "server", Trigger: "account-hour", Mode: &enforce}, 0, d.Clock().Wall.Add(-time.Hour)); err != nil || p.Messages != 1 || p.Stopped != 0 || !p.Since.Equal(d.Clock().Wall.Add(-time.Hour)) {
+	if p, err := s.PreviewLimit(ctx, operator(), control.Limit{Level: "server", Trigger: "account-hour", Mode: &enforce}, 0, d.Clock().Wall.Add(-time.Hour)); err != nil || p.Messages != 1 || p.Stopped != 0 || !p.Whole || !p.Since.Equal(d.Clock().Wall.Add(-time.Hour)) {
 		t.Errorf("the last hour = %+v, %v", p, err)
+	}
+}
+
+// A preview that does not reach as far back as was asked for must say so: nobody may take
+// the mail of some hours for that of a week.
+func TestAPreviewSaysHowFarItLooked(t *testing.T) {
+	const week = 7 * 24 * time.Hour
+	for name, c := range map[string]struct {
+		preview control.Preview
+		back    time.Duration
+		want    string
+	}{
+		"all of it": {control.Preview{Whole: true, Messages: 900, Stopped: 14, Accounts: 3}, week,
+			"Over the last 7 days this would have stopped 14 messages of 3 accounts; the limits in force would have stopped none."},
+		"a part of it": {control.Preview{Messages: 310_000, Stopped: 14, Accounts: 3, Now: 1}, 31 * time.Hour,
+			"Over the last 31 hours this would have stopped 14 messages of 3 accounts; the limits in force would have stopped 1 message. " +
+				"This looks back 31 hours and not 7 days: on a server with so much mail more cannot be judged again at once."},
+	} {
+		if got := control.PreviewText(&c.preview, c.back, week); got != c.want {
+			t.Errorf("%s: %q\nwant %q", name, got, c.want)
+		}
 	}
 }
 

@@ -86,6 +86,27 @@ type call struct {
 type operation func(ctx context.Context, c *call) (any, error)
 
 func answer(w http.ResponseWriter, r *http.Request, op operation, log *slog.Logger) {
+	asked(w, r, log, func(actor Actor, body []byte) {
+		ctx, noted := Noting(r.Context())
+		v, err := op(ctx, &call{Request: r, w: w, actor: actor, body: body})
+		if id := noted.ID(); id != 0 {
+			w.Header().Set(headerChange, strconv.FormatInt(id, 10))
+		}
+		switch {
+		case err != nil:
+			if statusOf(err) == http.StatusInternalServerError {
+				log.Error("control request could not be answered", "path", r.URL.Path, "err", err)
+			}
+			writeError(w, err)
+		case v != nil:
+			writeJSON(w, http.StatusOK, v)
+		}
+	})
+}
+
+// asked lets f answer a request once it is known who asks and the body is there. A panic
+// ends that request alone.
+func asked(w http.ResponseWriter, r *http.Request, log *slog.Logger, f func(actor Actor, body []byte)) {
 	defer func() {
 		if p := recover(); p != nil {
 			log.Error("a control request panicked", "err", fmt.Sprint(p), "path", r.URL.Path, "stack", string(debug.Stack()))
@@ -93,29 +114,15 @@ func answer(w http.ResponseWriter, r *http.Request, op operation, log *slog.Logg
 		}
 	}()
 	actor, err := askedBy(r)
+	var body []byte
+	if err == nil {
+		body, err = readBody(w, r)
+	}
 	if err != nil {
 		writeError(w, err)
 		return
 	}
-	body, err := readBody(w, r)
-	if err != nil {
-		writeError(w, err)
-		return
-	}
-	ctx, noted := Noting(r.Context())
-	v, err := op(ctx, &call{Request: r, w: w, actor: actor, body: body})
-	if id := noted.ID(); id != 0 {
-		w.Header().Set(headerChange, strconv.FormatInt(id, 10))
-	}
-	switch {
-	case err != nil:
-		if statusOf(err) == http.StatusInternalServerError {
-			log.Error("control request could not be answered", "path", r.URL.Path, "err", err)
-		}
-		writeError(w, err)
-	case v != nil:
-		writeJSON(w, http.StatusOK, v)
-	}
+	f(actor, body)
 }
 
 // readBody takes the whole body in bounded time and size. The server has no general

@@ -17,14 +17,40 @@ func (s *Service) Limits(ctx context.Context, a Actor, level, name string, p Pag
 	if err != nil {
 		return List[Limit]{}, found(err, "", "no limits")
 	}
-	cfg := s.o.Config()
-	var out []Limit
-	for _, o := range slices.Concat(cfg.Overrides, stored) {
-		if (level == "" || level == o.Level.String()) && (name == "" || name == o.Name) && s.mayOverride(a, &o) {
+	return numbered(s.limitsWhere(a, stored, func(o *policy.Override) bool {
+		return (level == "" || level == o.Level.String()) && (name == "" || name == o.Name)
+	}), p)
+}
+
+// limitsWhere are the limits of the file and those stored for which is holds, as far as
+// the actor may see them.
+func (s *Service) limitsWhere(a Actor, stored []policy.Override, is func(*policy.Override) bool) []Limit {
+	out := []Limit{}
+	for _, o := range slices.Concat(s.o.Config().Overrides, stored) {
+		if is(&o) && s.mayOverride(a, &o) {
 			out = append(out, limitRow(&o))
 		}
 	}
-	return numbered(out, p)
+	return out
+}
+
+// limitsOf are the limits that are set for an account and for its mailboxes, whatever
+// domain they are of.
+func (s *Service) limitsOf(ctx context.Context, a Actor, account string) ([]Limit, error) {
+	stored, err := s.o.Store.Overrides(ctx)
+	if err != nil {
+		return nil, found(err, "", "no limits")
+	}
+	return s.limitsWhere(a, stored, func(o *policy.Override) bool {
+		switch o.Level {
+		case policy.LevelAccount:
+			return o.Name == account
+		case policy.LevelMailbox:
+			owner, ok := s.o.Accounts().ByDomain(domainOf(o.Name))
+			return ok && owner.Name == account
+		}
+		return false
+	}), nil
 }
 
 func limitRow(o *policy.Override) Limit {

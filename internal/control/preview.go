@@ -168,7 +168,7 @@ func (w *previewing) replay(ctx context.Context, newest, begun int64) (Preview, 
 	if err != nil {
 		return Preview{}, 0, err
 	}
-	return tally.preview(w, past.Cut), all, nil
+	return tally.preview(w, !past.Cut || !past.From.After(w.since)), all, nil
 }
 
 // needed are the triggers without which a preview would come out otherwise: those that the
@@ -280,10 +280,11 @@ func (t *previewTally) isFor(id *policy.Identity) bool {
 	return true
 }
 
-// preview tells what was found.
-func (t *previewTally) preview(w *previewing, cut bool) Preview {
+// preview tells what was found. It is whole unless reading as far back as was asked for
+// takes too long.
+func (t *previewTally) preview(w *previewing, whole bool) Preview {
 	out := t.out
-	out.Since, out.Items = Time{Time: t.since}, []PreviewSender{}
+	out.Since, out.Whole, out.Items = Time{Time: t.since}, whole, []PreviewSender{}
 	senders := t.stopped
 	if out.Stopped == 0 {
 		senders = t.watched
@@ -296,12 +297,13 @@ func (t *previewTally) preview(w *previewing, cut bool) Preview {
 		return cmp.Or(cmp.Compare(b.Stopped, a.Stopped), cmp.Compare(a.Account, b.Account))
 	})
 	out.Items = out.Items[:min(len(out.Items), previewShown)]
-	out.Text = previewText(&out, w.now.Wall.Sub(t.since), cut)
+	out.Text = previewText(&out, w.now.Wall.Sub(t.since), w.now.Wall.Sub(w.since))
 	return out
 }
 
-// previewText says it in two sentences at most.
-func previewText(p *Preview, back time.Duration, cut bool) string {
+// previewText says it in two sentences at most; back is how far was looked, and asked how
+// far that should have been.
+func previewText(p *Preview, back, asked time.Duration) string {
 	over := "Over the last " + roughly(back) + " this would have "
 	if p.Messages == 0 {
 		return "Over the last " + roughly(back) + " no message was sent that this is about."
@@ -320,8 +322,8 @@ func previewText(p *Preview, back time.Duration, cut bool) string {
 		now = count(p.Now, "message")
 	}
 	text += "; the limits in force would have stopped " + now + "."
-	if cut {
-		text += fmt.Sprintf(" Only the newest %s were looked at.", count(p.Messages, "message"))
+	if !p.Whole {
+		text += fmt.Sprintf(" This looks back %s and not %s: on a server with so much mail more cannot be judged again at once.", roughly(back), roughly(asked))
 	}
 	return text
 }

@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"errors"
+	"net/http"
 	"strings"
 	"sync"
 	"time"
@@ -209,8 +210,11 @@ const maxDomains = 20
 // account makes a row of the panel's account.
 func (d *directory) account(one *policy.Account, by string) Account {
 	domains := d.domains[one.Name]
-	out := Account{Account: one.Name, Reseller: one.Reseller, Package: one.Package, Domains: append([]string{}, domains[:min(len(domains), maxDomains)]...), Matched: by}
-	return out
+	shown := domains[:min(len(domains), maxDomains)]
+	return Account{
+		Account: one.Name, Reseller: one.Reseller, Package: one.Package, Matched: by,
+		Domains: append([]string{}, shown...), More: len(domains) - len(shown),
+	}
 }
 
 // nobodys are the names that stand for no account of the panel, "(unknown)" and the like,
@@ -267,7 +271,8 @@ func (s *Service) Account(ctx context.Context, a Actor, name string, since time.
 		&shares.Subjects: &out.Subjects, &shares.ClientIPs: &out.ClientIPs, &shares.Scripts: &out.Scripts} {
 		*to = append([]Share{}, *from...) // [] and never null
 	}
-	return out, nil
+	out.Limits, err = s.limitsOf(ctx, a, name)
+	return out, err
 }
 
 // accountNamed finds an account of the panel, or one that mail was charged to.
@@ -286,6 +291,20 @@ func (s *Service) accountNamed(ctx context.Context, a Actor, name string) (Accou
 		return Account{}, noAccount(name)
 	}
 	return nobody(name), nil
+}
+
+// mistyped refuses the name of an account that neither the panel nor any mail knows: what
+// is set for it would do nothing, and whoever set it would think that it does. Without the
+// panel's maps or the database nobody can tell, and the name is taken.
+func (s *Service) mistyped(ctx context.Context, a Actor, name string) error {
+	if name == "" || strings.HasPrefix(name, "(") || len(s.directory().accounts) == 0 {
+		return nil
+	}
+	_, err := s.accountNamed(ctx, a, name)
+	if statusOf(err) == http.StatusNotFound {
+		return err
+	}
+	return nil
 }
 
 // Decisions lists messages that were decided about, the newest first: with a verdict, or

@@ -214,6 +214,43 @@ func TestAnAccountTellsFromWhereItSends(t *testing.T) {
 	}
 }
 
+// An account may have more domains than are shown; the limits of its mailboxes are shown
+// whatever domain they are of, and nobody else's.
+func TestAnAccountTellsItsLimitsOfAllItsDomains(t *testing.T) {
+	d := controltest.New(t, enforced+"\n[[for]]\nmailbox = \"filed@d24.example\"\ntrigger = \"login-hour\"\nmax = 3\n")
+	domains := map[string]string{"shop.example": "shop", "blog.example": "blog"}
+	for i := range 25 {
+		domains[fmt.Sprintf("d%02d.example", i)] = "shop"
+	}
+	d.SetAccounts(policy.NewAccountMap(policy.AccountMapInput{Domains: domains, Accounts: []policy.Account{
+		{Name: "shop", Home: "/home/shop", Reseller: "bob", UID: 1001, MainDomain: "shop.example"},
+		{Name: "blog", Home: "/home/blog", Reseller: "carol", UID: 1003, MainDomain: "blog.example"},
+	}}))
+	s, ctx := d.Service, t.Context()
+	for _, l := range []control.Limit{
+		limitOf("account", "shop", "account-hour", 4), limitOf("mailbox", "late@d23.example", "login-hour", 5),
+		limitOf("mailbox", "other@blog.example", "login-hour", 6), limitOf("account", "blog", "account-hour", 7), limitOf("server", "", "account-hour", 8),
+	} {
+		if _, err := s.SetLimit(ctx, operator(), l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a, err := s.Account(ctx, bob(), "shop", time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, l := range a.Limits {
+		names = append(names, l.Name)
+	}
+	if want := []string{"filed@d24.example", "shop", "late@d23.example"}; !slices.Equal(names, want) {
+		t.Errorf("the limits are of %q, want %q", names, want)
+	}
+	if len(a.Domains) != 20 || a.More != 6 || a.Domains[0] != "shop.example" {
+		t.Errorf("the domains are %q and %d more, want 20, the main one first, and 6 more", a.Domains, a.More)
+	}
+}
+
 func TestDecisionsAreListed(t *testing.T) {
 	d := controltest.New(t, enforced+"\n[[trigger]]\nname = \"login-hour\"\nmax = 2\nmode = \"observe\"\n")
 	busy(d)

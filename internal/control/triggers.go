@@ -13,6 +13,9 @@ import (
 // account from its package and reseller.
 func (s *Service) Triggers(ctx context.Context, a Actor, level, name string) (List[Effective], error) {
 	id, err := s.sender(a, orNothing(level, "server"), name)
+	if err == nil {
+		err = s.mistyped(ctx, a, id.Account)
+	}
 	if err != nil {
 		return List[Effective]{}, err
 	}

@@ -3,11 +3,9 @@ package control
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
-	"runtime/debug"
 
 	"osm/internal/origin"
 )
@@ -34,27 +32,13 @@ func ActorOf(ctx context.Context) (Actor, bool) {
 // their body read, within the bounds of the API.
 func mount(mux *http.ServeMux, page http.Handler, log *slog.Logger) {
 	mux.HandleFunc(webPath, func(w http.ResponseWriter, r *http.Request) {
-		defer func() {
-			if p := recover(); p != nil {
-				log.Error("a page panicked", "err", fmt.Sprint(p), "path", r.URL.Path, "stack", string(debug.Stack()))
-				writeError(w, failure(http.StatusInternalServerError, "the stack is in the daemon's log; please report it", "the page could not be made"))
-			}
-		}()
-		actor, err := askedBy(r)
-		if err != nil {
-			writeError(w, err)
-			return
-		}
-		body, err := readBody(w, r)
-		if err != nil {
-			writeError(w, err)
-			return
-		}
-		ctx, cancel := context.WithTimeout(WithActor(r.Context(), actor), maxWork)
-		defer cancel()
-		r = r.WithContext(ctx)
-		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
-		page.ServeHTTP(w, r)
+		asked(w, r, log, func(actor Actor, body []byte) {
+			ctx, cancel := context.WithTimeout(WithActor(r.Context(), actor), maxWork)
+			defer cancel()
+			r = r.WithContext(ctx)
+			r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+			page.ServeHTTP(w, r)
+		})
 	})
 }
 

@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -48,6 +49,9 @@ reason  = "monthly newsletter, ticket 4711"
 `
 
 func main() {
+	// What is started here is killed when the thread that started it ends, see Pdeathsig in
+	// prctl(2), and threads do end, see dialOutside. This one stays to the end.
+	runtime.LockOSThread()
 	if err := lab.EnterWith(outside); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)

@@ -42,6 +42,7 @@ type Daemon struct {
 	inForce  config.Config
 	state    control.State
 	nextMail int
+	accounts *policy.AccountMap
 	kicked   int
 	released []policy.Hold
 }
@@ -58,7 +59,7 @@ func New(t testing.TB, text string) *Daemon {
 // NewWithPage starts a daemon that serves a page too; page may be nil.
 func NewWithPage(t testing.TB, text string, page func(*control.Service) http.Handler) *Daemon {
 	t.Helper()
-	d := &Daemon{t: t, Dir: t.TempDir(), now: policy.Moment{Wall: Start(), Boot: policy.BootShift}}
+	d := &Daemon{t: t, Dir: t.TempDir(), accounts: Accounts(), now: policy.Moment{Wall: Start(), Boot: policy.BootShift}}
 	d.cfg = d.parse(text)
 	d.inForce = d.cfg
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
@@ -86,7 +87,7 @@ func NewWithPage(t testing.TB, text string, page func(*control.Service) http.Han
 	d.tracker = policy.NewTracker(func() int64 { d.nextID++; return d.nextID }, 0)
 	d.Service, err = control.NewService(control.Options{
 		Version: "1.0", StartedAt: Start().Add(-time.Hour), Engine: d.Engine, Store: d.Store, Clock: d.Clock, Log: log, Zone: time.UTC,
-		Accounts: Accounts, Config: d.config, State: func() control.State { d.mu.Lock(); defer d.mu.Unlock(); return d.state },
+		Accounts: func() *policy.AccountMap { d.mu.Lock(); defer d.mu.Unlock(); return d.accounts }, Config: d.config, State: func() control.State { d.mu.Lock(); defer d.mu.Unlock(); return d.state },
 		Reload: d.reload, Changed: d.changed, Kick: func() { d.mu.Lock(); defer d.mu.Unlock(); d.kicked++ },
 		Released: func(h policy.Hold) { d.mu.Lock(); defer d.mu.Unlock(); d.released = append(d.released, h) },
 		WasReset: func(trigger, key string) { d.tracker.End(trigger, key) },
@@ -152,6 +153,13 @@ func (d *Daemon) SetState(s control.State) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.state = s
+}
+
+// SetAccounts puts another panel in the place of [Accounts].
+func (d *Daemon) SetAccounts(m *policy.AccountMap) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.accounts = m
 }
 
 // SetConfig changes what the next reload reads.
