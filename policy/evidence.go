@@ -13,7 +13,7 @@ type Confidence uint8
 
 // The grades of confidence.
 const (
-	// ConfidenceNone: nothing was found; all else is empty.
+	// ConfidenceNone: no script and no request is named; the basis may say why.
 	ConfidenceNone Confidence = iota
 	// ConfidenceLow: it rests on what the sender's own process says of itself, which he
 	// can forge, or on his program having waited for sendmail, as all usual ones do.

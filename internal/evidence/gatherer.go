@@ -100,7 +100,7 @@ func (g *Gatherer) Gather(ctx context.Context, s *policy.Submission, chain []pol
 	case fpm:
 		e = q.fpm(ctx, e)
 	}
-	if e.Confidence != policy.ConfidenceNone && e.SeenAt.IsZero() {
+	if e.Basis != "" && e.SeenAt.IsZero() {
 		e.SeenAt = at.Wall
 	}
 	return e.Clean()
@@ -117,15 +117,21 @@ type question struct {
 }
 
 // claim is what the message and its processes say of themselves, without any request.
+// Below a web server's or php-fpm's own process the arguments and the environment are those
+// of what the script started, and PHP's header has a name without its folder: no file is
+// named by those.
 func (q *question) claim() policy.Evidence {
+	if q.handler == module || q.handler == fpm {
+		e := policy.Evidence{PID: q.worker.PID}
+		if called := policy.PHPScriptName(q.s.PHPScript); called != "" {
+			e.Basis = fmt.Sprintf("PHP's header names %.80q, the working directory is %.200q (claims)", called, policy.CleanDirectory(q.s.WorkingDirectory))
+		}
+		return e
+	}
 	if q.id.Script == "" {
 		return policy.Evidence{}
 	}
-	e := policy.Evidence{Script: q.id.Script, Basis: q.id.ScriptBasis, Confidence: policy.ConfidenceLow}
-	if q.worker != nil {
-		e.PID = q.worker.PID
-	}
-	return e
+	return policy.Evidence{Script: q.id.Script, Basis: q.id.ScriptBasis, Confidence: policy.ConfidenceLow}
 }
 
 // note adds to a claim why nothing better is known.
