@@ -55,24 +55,20 @@ func TestNobodyIsNamedWrongly(t *testing.T) {
 			g := gatherer(t, o)
 			s.page(t, "innocent.php", s.shebang(innocentPage))
 			for _, c := range []struct {
-				name, text   string
-				at, visitors int
+				name, text         string
+				at, visitors, want int
 			}{
-				{"once.php", oncePage, 1, 4}, {"forging.php", forgingPage, 8, 2}, {"leaving.php", leavingPage, 1, 4},
+				{"once.php", oncePage, 1, 4, 48}, {"forging.php", forgingPage, 8, 2, 24}, {"leaving.php", leavingPage, 1, 4, 24},
 			} {
 				page := s.page(t, c.name, s.shebang(c.text))
-				stop := gatherNear(g, c.at)
+				stop := gatherNear(t, g, c.at)
 				visits(t, 4, 12, func(v, n int) string {
 					if c.name == "leaving.php" && n%2 == 1 || v >= c.visitors {
 						return "/innocent.php"
 					}
 					return "/" + c.name
 				})
-				got := judge(t, stop(), page)
-				t.Logf("%s: %+v", c.name, got)
-				if got.asked == 0 {
-					t.Errorf("%s: no message was looked at", c.name)
-				}
+				t.Logf("%s: %+v", c.name, judge(t, stop(c.want), page))
 			}
 		})
 	}
@@ -87,8 +83,21 @@ func TestTheStatusPageWhereverItIs(t *testing.T) {
 		key        bool
 		want       policy.Confidence
 		says       string
+		address    string // "" is the site's
 	}{
-		{"at the key", "ExtendedStatus On\n<Location /" + key + ">\nSetHandler server-status\n</Location>\n<Location /server-status>\nRequire all denied\n</Location>\n", true, policy.ConfidenceHigh, "Apache status, worker"},
+		{
+			"at an address of its own", `ExtendedStatus On
+Listen 127.0.0.1:8099
+<VirtualHost 127.0.0.1:8099>
+</VirtualHost>
+<VirtualHost 127.0.0.1:8080>
+<Location /server-status>
+Require all denied
+</Location>
+</VirtualHost>
+`, false, policy.ConfidenceHigh, "Apache status, worker", "127.0.0.1:8099",
+		},
+		{"at the key", "ExtendedStatus On\n<Location /" + key + ">\nSetHandler server-status\n</Location>\n<Location /server-status>\nRequire all denied\n</Location>\n", true, policy.ConfidenceHigh, "Apache status, worker", ""},
 		{"by the key", `ExtendedStatus On
 RewriteEngine On
 RewriteCond %%{QUERY_STRING} !key=` + key + `
@@ -99,21 +108,24 @@ SetHandler server-status
 <Location /server-status>
 Require all denied
 </Location>
-`, true, policy.ConfidenceHigh, "Apache status, worker"},
-		{"without requests", "ExtendedStatus Off\n", false, policy.ConfidenceNone, "ExtendedStatus is off"},
-		{"forbidden", "ExtendedStatus On\n<Location /server-status>\nRequire all denied\n</Location>\n", false, policy.ConfidenceNone, "status 403"},
+`, true, policy.ConfidenceHigh, "Apache status, worker", ""},
+		{"without requests", "ExtendedStatus Off\n", false, policy.ConfidenceNone, "ExtendedStatus is off", ""},
+		{"forbidden", "ExtendedStatus On\n<Location /server-status>\nRequire all denied\n</Location>\n", false, policy.ConfidenceNone, "status 403", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := modPHPWith(t, c.conf)
 			o := apacheOnly
+			if c.address != "" {
+				o.Apache = []string{"http://" + c.address}
+			}
 			if c.key {
 				o.ApacheKeyFile = filepath.Join(s.dir, "key")
 				must(t, os.WriteFile(o.ApacheKeyFile, []byte(key+"\n"), 0o600))
 			}
 			page := s.page(t, "send.php", sendPage)
-			stop := gatherNear(gatherer(t, o), near)
+			stop := gatherNear(t, gatherer(t, o), near)
 			visits(t, 1, 1, func(int, int) string { return "/send.php" })
-			answers := stop()
+			answers := stop(1)
 			judge(t, answers, page)
 			if len(answers) != 1 || answers[0].e.Confidence != c.want || !strings.Contains(answers[0].e.Basis, c.says) || strings.Contains(fmt.Sprint(answers), key) {
 				t.Errorf("the evidence is %+v, want confidence %v and %q in its basis", answers, c.want, c.says)
@@ -131,9 +143,9 @@ func TestABusyPoolIsAskedAtItsStatusAddress(t *testing.T) {
 	page := s.page(t, "send.php", sendPage)
 	o := apacheOnly
 	o.PoolFiles = []string{s.dir + "/fpm.conf"}
-	stop := gatherNear(gatherer(t, o), near)
+	stop := gatherNear(t, gatherer(t, o), near)
 	visits(t, 1, 1, func(int, int) string { return "/send.php" })
-	answers := stop()
+	answers := stop(1)
 	judge(t, answers, page)
 	if len(answers) != 1 || answers[0].e.Script != page || answers[0].e.Confidence != policy.ConfidenceHigh {
 		t.Errorf("the evidence is %+v, want script %s", answers, page)
