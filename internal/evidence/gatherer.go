@@ -18,7 +18,6 @@ const (
 	sampleEvery     = 25 * time.Millisecond
 	maxTracks       = 1024
 	trackAge        = 60_000 // milliseconds
-	narrow          = 80     // milliseconds between which a request must have begun to count without being certain
 )
 
 // DefaultApachePaths are the places of Apache's status page, KEY standing for the key: cPanel's
@@ -150,13 +149,17 @@ func (q *question) module(ctx context.Context, claim policy.Evidence) policy.Evi
 	if err != nil {
 		return note(claim, "%v", err)
 	}
-	c, sure := q.confidence(t.span.fit(q.when), t)
-	if c == policy.ConfidenceNone {
-		return note(claim, "Apache status, worker %d: not certain which of its requests it was", q.worker.PID)
-	}
 	e := fromRow(&t.row, s.wall)
-	e.Confidence = c
-	e.Basis = fmt.Sprintf("Apache status, worker %d, %s", q.worker.PID, sure)
+	switch f := t.span.fit(q.when); {
+	case t.samples < 2 || f < connected:
+		return note(claim, "Apache status, worker %d: not certain which of its requests it was", q.worker.PID)
+	case f == connected:
+		e.Confidence = policy.ConfidenceLow
+		e.Basis = fmt.Sprintf("Apache status, worker %d, whose request was under way when it sent by SMTP", q.worker.PID)
+	default:
+		e.Confidence = policy.ConfidenceHigh
+		e.Basis = fmt.Sprintf("Apache status, worker %d, whose request was under way when sendmail was started", q.worker.PID)
+	}
 	script, called := q.agreedScript(e.URL)
 	switch {
 	case script != "":
@@ -166,19 +169,6 @@ func (q *question) module(ctx context.Context, claim policy.Evidence) policy.Evi
 		return note(e, "PHP's header names %.80q", called)
 	}
 	return e
-}
-
-// confidence grades a request of Apache's by its time.
-func (q *question) confidence(f fit, t *track) (policy.Confidence, string) {
-	switch {
-	case f == certain && t.samples > 1:
-		return policy.ConfidenceHigh, "whose request was under way when the message was sent"
-	case t.span.startMax-t.span.startMin > narrow:
-		// It may have begun long after the process that an earlier request left behind.
-	case f >= waited, f == possible && t.alive:
-		return policy.ConfidenceLow, "whose request was under way while sendmail ran"
-	}
-	return policy.ConfidenceNone, ""
 }
 
 // follow samples the row of the worker until the time of its request is known well enough,
@@ -193,7 +183,6 @@ func (q *question) follow(ctx context.Context) (*track, sample, error) {
 	if !ok {
 		return nil, s, fmt.Errorf("Apache status, worker %d: no request to be seen", q.worker.PID)
 	}
-	t.alive = q.child != nil && r.busy() && stillRuns(q.child)
 	q.g.recall(t)
 	tick := time.NewTicker(sampleEvery)
 	defer tick.Stop()
@@ -211,6 +200,9 @@ func (q *question) follow(ctx context.Context) (*track, sample, error) {
 		}
 		s = next
 	}
+	if clockSet(q.at, policy.Moment{Wall: s.wall, Boot: s.after}) {
+		return nil, s, errors.New("the clock was set since: Apache's times say nothing")
+	}
 	if !stillRuns(q.worker) {
 		return nil, s, fmt.Errorf("Apache status: process %d is not the one that it was", q.worker.PID)
 	}
@@ -221,7 +213,7 @@ func (q *question) follow(ctx context.Context) (*track, sample, error) {
 // unsettled reports whether another sample may tell more of the request's time.
 func (q *question) unsettled(t *track) bool {
 	f := t.span.fit(q.when)
-	return f != impossible && !t.over() && (f != certain || t.samples < 2)
+	return f != impossible && !t.over() && (f < connected || t.samples < 2)
 }
 
 // askApache asks a second time where the server was too busy for the first.

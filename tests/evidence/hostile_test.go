@@ -1,12 +1,15 @@
 package evidence
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"osm/internal/evidence"
 	"osm/policy"
 )
 
@@ -149,5 +152,18 @@ func TestABusyPoolIsAskedAtItsStatusAddress(t *testing.T) {
 	judge(t, answers, page)
 	if len(answers) != 1 || answers[0].e.Script != page || answers[0].e.Confidence != policy.ConfidenceHigh {
 		t.Errorf("the evidence is %+v, want script %s", answers, page)
+	}
+}
+
+// A question where the pool's requests come in is one of them, which shows that none of
+// them waited before it.
+func TestTheStatusPageOfAPoolShowsTheQuestionItself(t *testing.T) {
+	s := newServer(t)
+	socket := s.startFPM(t, fmt.Sprintf(strings.Replace(fpmPool, "pm.max_children = 16", "pm.max_children = 1", 1), s.dir))
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	body, err := evidence.AskPool(ctx, evidence.Pool{Name: account, Address: socket, StatusPath: "/fpm-status"})
+	if err != nil || !strings.Contains(string(body), `"state":"Running"`) || !strings.Contains(string(body), `"request uri":"\/fpm-status?full&json"`) {
+		t.Errorf("%v\n%s", err, body)
 	}
 }

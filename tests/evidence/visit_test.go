@@ -158,7 +158,7 @@ func visits(t *testing.T, visitors, each int, uri func(visitor, n int) string) {
 }
 
 // score counts what was named, and fails the test for everything that is wrong.
-type score struct{ asked, whole, scripts, visitors int }
+type score struct{ asked, whole, scripts, visitors, high int }
 
 func judge(t *testing.T, answers []answer, script string) (s score) {
 	t.Helper()
@@ -170,6 +170,9 @@ func judge(t *testing.T, answers []answer, script string) (s score) {
 			t.Errorf("a message of %+v was said to be of %+v", a.truth, e)
 		}
 		s.asked++
+		if e.Confidence == policy.ConfidenceHigh {
+			s.high++
+		}
 		if e.Script == script {
 			s.scripts++
 		}
