@@ -206,7 +206,7 @@ func TestAScriptIsNamedOnlyWhereURLDirectoryAndHeaderAgree(t *testing.T) {
 	s := newScene(t)
 	now := s.clock().Boot
 	worker := real(t, 33, "/usr/sbin/apache2")
-	for url, want := range map[string]string{"/a.php?x=1": shops.Script, "/": "", "/contact": "", "/index.php": "", "/sub/a.php/": ""} {
+	for url, want := range map[string]string{"/a.php?x=1": shops.Script, "/": "", "/contact": "", "/index.php": "", "/sub/a.php/": "", "/sub/a.php": "", "/public_html/a%2ephp": shops.Script, "/html/a.php": ""} {
 		r := request(worker.PID, "192.0.2.1", now-5000)
 		r.request = "GET " + url + " HTTP/1.1"
 		s.rows = []drawn{r}

@@ -282,18 +282,19 @@ func fromRow(r *row, seen time.Time) policy.Evidence {
 }
 
 // agreedScript is the script where the URL, the kernel's working directory (PHP changes to
-// that of the script) and PHP's own header say the same. With rewritten URLs and included
-// files they do not, and none is named; called is then the header's word.
+// that of the script) and PHP's own header say the same. With rewritten URLs, included files
+// and pages that change their directory they do not, and none is named; called is then the
+// header's word.
 func (q *question) agreedScript(url string) (script, called string) {
 	called = policy.PHPScriptName(q.s.PHPScript)
-	asked, _, _ := strings.Cut(url, "?")
-	base := path.Base(asked)
+	asked, _, _ := strings.Cut(decoded(url), "?")
 	if strings.HasSuffix(asked, "/") {
-		base = "index.php"
+		asked += "index.php"
 	}
 	dir := policy.CleanDirectory(q.s.WorkingDirectory)
-	if called == "" || called != base || dir == "" {
+	inURL := strings.TrimSuffix(path.Dir(asked), "/")
+	if called == "" || called != path.Base(asked) || dir == "" || !strings.HasSuffix(dir, inURL) {
 		return "", called
 	}
-	return path.Join(dir, base), called
+	return path.Join(dir, called), called
 }
