@@ -13,10 +13,10 @@ type Confidence uint8
 
 // The grades of confidence.
 const (
-	// ConfidenceNone: nothing was found; all else is empty.
+	// ConfidenceNone: no script and no request is named; the basis may say why.
 	ConfidenceNone Confidence = iota
 	// ConfidenceLow: it rests on what the sender's own process says of itself, which he
-	// can forge, or on his program having waited for sendmail, as all usual ones do.
+	// can forge, or on the process having sent by SMTP within the request.
 	ConfidenceLow
 	// ConfidenceHigh: the web server's or PHP's own word, which the sender cannot change,
 	// on a request that was under way when sendmail was started.

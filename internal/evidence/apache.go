@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -184,6 +185,7 @@ func (a *apache) get(ctx context.Context, address string) (sample, error) {
 		return sample{}, fmt.Errorf("ask for Apache's status page at %s: not an address", address)
 	}
 	req.Header.Set("User-Agent", "osmd")
+	req.Header.Set("Cache-Control", "no-cache")
 	s := sample{before: a.now().Boot}
 	res, err := a.client.Do(req)
 	if err != nil {
@@ -197,6 +199,9 @@ func (a *apache) get(ctx context.Context, address string) (sample, error) {
 	if res.StatusCode != http.StatusOK {
 		return sample{}, fmt.Errorf("ask for Apache's status page at %s: status %d", address, res.StatusCode)
 	}
+	if age := res.Header.Get("Age"); age != "" && age != "0" {
+		return sample{}, fmt.Errorf("ask for Apache's status page at %s: it is an old one of a cache", address)
+	}
 	rows, err := parseStatus(res.Body)
 	now := a.now()
 	if err != nil {
@@ -209,18 +214,25 @@ func (a *apache) get(ctx context.Context, address string) (sample, error) {
 // withoutOurs leaves out requests for the status page itself: our own among them, in whose
 // address the key may stand.
 func (a *apache) withoutOurs(rows []row) []row {
-	key, err := a.key()
-	out := rows[:0]
-	for _, r := range rows {
-		l, ok := r.line()
-		path, _, _ := strings.Cut(l.target, "?")
-		ours := ok && (strings.HasSuffix(path, "/server-status") || strings.HasSuffix(path, "/whm-server-status") ||
-			err == nil && strings.HasPrefix(l.target, "/"+url.PathEscape(key)[:min(len(url.PathEscape(key)), 32)]))
-		if !ours {
-			out = append(out, r)
+	var ours []string
+	for _, p := range a.paths {
+		p, _, _ = strings.Cut(p, "?")
+		if strings.Contains(p, keyFormat) {
+			key, err := a.key()
+			if err != nil {
+				continue
+			}
+			p = strings.Replace(p, keyFormat, url.PathEscape(key), 1)
 		}
+		ours = append(ours, p)
 	}
-	return out
+	return slices.DeleteFunc(rows, func(r row) bool {
+		l, ok := r.line()
+		path, _, query := strings.Cut(l.target, "?")
+		return ok && slices.ContainsFunc(ours, func(p string) bool {
+			return path == p || !l.whole && !query && strings.HasPrefix(p, path) && len(path) > len("/server-status")
+		})
+	})
 }
 
 // key reads the secret part of the address, anew each time: the panel may change it.

@@ -103,6 +103,11 @@ func TestRequestsForTheStatusPageAreNoEvidence(t *testing.T) {
 	if err != nil || len(s.rows) != 5 {
 		t.Fatalf("%d rows, %v; want 5", len(s.rows), err)
 	}
+	body = strings.ReplaceAll(page(t, "prefork.html"), "/slow.php", "/slow.php/server-status")
+	url, _ = statusServer(t, "/server-status", body)
+	if s, err = newTestApache(t, Options{Apache: []string{url}}).ask(context.Background()); err != nil || len(s.rows) != 5 {
+		t.Errorf("%d rows, %v; want 5: a script whose address ends like the page's is not hidden", len(s.rows), err)
+	}
 }
 
 func TestOnlyThisHostIsAsked(t *testing.T) {
@@ -123,6 +128,20 @@ func TestOnlyThisHostIsAsked(t *testing.T) {
 	defer redirects.Close()
 	if _, err := newTestApache(t, Options{Apache: []string{redirects.URL}}).ask(context.Background()); err == nil || outside.Load() != 0 {
 		t.Errorf("a redirection is followed %d times, %v", outside.Load(), err)
+	}
+}
+
+func TestAnOldPageOfACacheIsNotTaken(t *testing.T) {
+	body := page(t, "prefork.html")
+	for age, taken := range map[string]bool{"": true, "0": true, "7": false} {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Age", age)
+			_, _ = w.Write([]byte(body))
+		}))
+		t.Cleanup(s.Close)
+		if _, err := newTestApache(t, Options{Apache: []string{s.URL}}).ask(context.Background()); (err == nil) != taken {
+			t.Errorf("Age: %s: %v", age, err)
+		}
 	}
 }
 

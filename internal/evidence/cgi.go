@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path"
+	"slices"
 	"strings"
 
 	"osm/policy"
@@ -20,10 +21,9 @@ func (q *question) cgi(ctx context.Context, claim policy.Evidence) policy.Eviden
 	p := q.program
 	ip, _ := netip.ParseAddr(p.RemoteAddr)
 	e := policy.Evidence{
-		Script: claim.Script, URL: p.RequestURI, VirtualHost: p.ServerName, ClientIP: ip.Unmap().WithZone(""), PID: p.PID,
+		Script: q.cgiScript(claim.Script), URL: p.RequestURI, VirtualHost: p.ServerName, ClientIP: ip.Unmap().WithZone(""), PID: p.PID,
 		Basis: fmt.Sprintf("environment of CGI process %d", p.PID), Confidence: policy.ConfidenceLow,
 	}
-	e.Script = q.cgiScript(claim.Script)
 	s, err := q.g.askApache(ctx)
 	if err != nil {
 		return note(e, "%v", err)
@@ -32,8 +32,10 @@ func (q *question) cgi(ctx context.Context, claim policy.Evidence) policy.Eviden
 	switch {
 	case disputed:
 		return q.disputed(ctx, e)
+	case len(rows) == 0 && slices.ContainsFunc(s.rows, q.mayAgree):
+		return note(e, "Apache's status shows an HTTP/2 connection of that visitor's")
 	case len(rows) == 0:
-		return note(e, "Apache's status does not show the request")
+		return note(unnamed(e), "which Apache's status does not show: the request is not known")
 	}
 	seen := fromRow(&rows[0], s.wall)
 	for i := range rows[1:] {
@@ -42,7 +44,7 @@ func (q *question) cgi(ctx context.Context, claim policy.Evidence) policy.Eviden
 		}
 	}
 	e.Method, e.VirtualHost, e.SeenAt, e.Confidence = seen.Method, seen.VirtualHost, s.wall, policy.ConfidenceHigh
-	return note(e, "Apache status, worker %d, shows the same", rows[0].pid)
+	return note(e, "Apache status, worker %d, shows the same request", rows[0].pid)
 }
 
 // cgiScript is the file in the environment, unless that is the program which the web server
@@ -85,11 +87,23 @@ func (q *question) rowsOf(s sample) (rows []row, disputed bool) {
 	return rows, false
 }
 
+// unnamed leaves of what the environment says the script alone.
+func unnamed(e policy.Evidence) policy.Evidence {
+	return policy.Evidence{Script: e.Script, PID: e.PID, Basis: e.Basis, Confidence: policy.ConfidenceLow}
+}
+
 // agrees reports whether a row shows the request that is in the process's environment.
 func (q *question) agrees(r *row) bool {
+	return q.sameVisitor(r) && r.like("", decoded(q.program.RequestURI), len(q.program.RequestURI) >= maxVariable) == same
+}
+
+// mayAgree reports whether a row is a connection that may have that request among others.
+func (q *question) mayAgree(r row) bool { return r.multiplexed() && r.mayServe() && q.sameVisitor(&r) }
+
+func (q *question) sameVisitor(r *row) bool {
 	c := candidate{row: *r}
 	ip, err := netip.ParseAddr(q.program.RemoteAddr)
-	return err == nil && c.client() == ip.Unmap().WithZone("") && r.like("", decoded(q.program.RequestURI), len(q.program.RequestURI) >= maxVariable) == same
+	return err == nil && c.client() == ip.Unmap().WithZone("")
 }
 
 // disputed is for a process whose parent shows another request than its environment does:
@@ -97,7 +111,8 @@ func (q *question) agrees(r *row) bool {
 func (q *question) disputed(ctx context.Context, e policy.Evidence) policy.Evidence {
 	t, s, err := q.follow(ctx)
 	if err != nil || t.span.fit(q.when) != certain || t.samples < 2 {
-		e = policy.Evidence{Script: e.Script, PID: e.PID, Basis: e.Basis, Confidence: policy.ConfidenceLow}
+		e = unnamed(e)
+		e.Script = "" // the same environment says it
 		return note(e, "which does not agree with Apache status, worker %d: the request is not known", q.worker.PID)
 	}
 	other := fromRow(&t.row, s.wall)

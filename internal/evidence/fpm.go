@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 )
@@ -93,7 +94,6 @@ type fpmSample struct {
 	before, after int64
 	wall          time.Time
 	path          string // of the status page itself
-	shared        bool   // asked where the pool's requests come in
 }
 
 // process finds the worker with that pid.
@@ -112,9 +112,12 @@ func (s *fpmSample) span(p *fpmProcess) span {
 	return span{startMin: s.before - millis - 1, startMax: s.after - millis, endMin: s.before, endMax: never}
 }
 
-// noneWaits reports whether no request waited for a worker: asked where they come in, our
-// question would have waited behind them.
-func (s *fpmSample) noneWaits() bool { return s.shared || s.Idle > 0 }
+// noneWaits reports whether no request waited for a worker. One may be idle, or one answers
+// us: then we asked where all requests come in, and would have waited behind them. Only
+// pm.status_listen is answered by none of them.
+func (s *fpmSample) noneWaits() bool {
+	return s.Idle > 0 || slices.ContainsFunc(s.Processes, func(p fpmProcess) bool { return p.running() && p.path() == s.path })
+}
 
 // askFPM reads a pool's status page.
 func askFPM(ctx context.Context, p Pool, o *Options) (fpmSample, error) {
@@ -124,7 +127,7 @@ func askFPM(ctx context.Context, p Pool, o *Options) (fpmSample, error) {
 	if ask == nil {
 		ask = AskPool
 	}
-	s := fpmSample{path: p.StatusPath, shared: !p.StatusOnly, before: o.Now().Boot}
+	s := fpmSample{path: p.StatusPath, before: o.Now().Boot}
 	body, err := ask(ctx, p)
 	if err == nil {
 		s.fpmStatus, err = parseFPM(body)

@@ -18,7 +18,6 @@ const (
 	sampleEvery     = 25 * time.Millisecond
 	maxTracks       = 1024
 	trackAge        = 60_000 // milliseconds
-	narrow          = 80     // milliseconds between which a request must have begun to count without being certain
 )
 
 // DefaultApachePaths are the places of Apache's status page, KEY standing for the key: cPanel's
@@ -100,7 +99,7 @@ func (g *Gatherer) Gather(ctx context.Context, s *policy.Submission, chain []pol
 	case fpm:
 		e = q.fpm(ctx, e)
 	}
-	if e.Confidence != policy.ConfidenceNone && e.SeenAt.IsZero() {
+	if e.Basis != "" && e.SeenAt.IsZero() {
 		e.SeenAt = at.Wall
 	}
 	return e.Clean()
@@ -117,15 +116,21 @@ type question struct {
 }
 
 // claim is what the message and its processes say of themselves, without any request.
+// Below a web server's or php-fpm's own process the arguments and the environment are those
+// of what the script started, and PHP's header has a name without its folder: no file is
+// named by those.
 func (q *question) claim() policy.Evidence {
+	if q.handler == module || q.handler == fpm {
+		e := policy.Evidence{PID: q.worker.PID}
+		if called := policy.PHPScriptName(q.s.PHPScript); called != "" {
+			e.Basis = fmt.Sprintf("PHP's header names %.80q, the working directory is %.200q (claims)", called, policy.CleanDirectory(q.s.WorkingDirectory))
+		}
+		return e
+	}
 	if q.id.Script == "" {
 		return policy.Evidence{}
 	}
-	e := policy.Evidence{Script: q.id.Script, Basis: q.id.ScriptBasis, Confidence: policy.ConfidenceLow}
-	if q.worker != nil {
-		e.PID = q.worker.PID
-	}
-	return e
+	return policy.Evidence{Script: q.id.Script, Basis: q.id.ScriptBasis, Confidence: policy.ConfidenceLow}
 }
 
 // note adds to a claim why nothing better is known.
@@ -144,13 +149,17 @@ func (q *question) module(ctx context.Context, claim policy.Evidence) policy.Evi
 	if err != nil {
 		return note(claim, "%v", err)
 	}
-	c, sure := q.confidence(t.span.fit(q.when), t)
-	if c == policy.ConfidenceNone {
-		return note(claim, "Apache status, worker %d: not certain which of its requests it was", q.worker.PID)
-	}
 	e := fromRow(&t.row, s.wall)
-	e.Confidence = c
-	e.Basis = fmt.Sprintf("Apache status, worker %d, %s", q.worker.PID, sure)
+	switch f := t.span.fit(q.when); {
+	case t.samples < 2 || f < connected:
+		return note(claim, "Apache status, worker %d: not certain which of its requests it was", q.worker.PID)
+	case f == connected:
+		e.Confidence = policy.ConfidenceLow
+		e.Basis = fmt.Sprintf("Apache status, worker %d, whose request was under way when it sent by SMTP", q.worker.PID)
+	default:
+		e.Confidence = policy.ConfidenceHigh
+		e.Basis = fmt.Sprintf("Apache status, worker %d, whose request was under way when sendmail was started", q.worker.PID)
+	}
 	script, called := q.agreedScript(e.URL)
 	switch {
 	case script != "":
@@ -160,19 +169,6 @@ func (q *question) module(ctx context.Context, claim policy.Evidence) policy.Evi
 		return note(e, "PHP's header names %.80q", called)
 	}
 	return e
-}
-
-// confidence grades a request of Apache's by its time.
-func (q *question) confidence(f fit, t *track) (policy.Confidence, string) {
-	switch {
-	case f == certain && t.samples > 1:
-		return policy.ConfidenceHigh, "whose request was under way when the message was sent"
-	case t.span.startMax-t.span.startMin > narrow:
-		// It may have begun long after the process that an earlier request left behind.
-	case f >= waited, f == possible && t.alive:
-		return policy.ConfidenceLow, "whose request was under way while sendmail ran"
-	}
-	return policy.ConfidenceNone, ""
 }
 
 // follow samples the row of the worker until the time of its request is known well enough,
@@ -187,7 +183,6 @@ func (q *question) follow(ctx context.Context) (*track, sample, error) {
 	if !ok {
 		return nil, s, fmt.Errorf("Apache status, worker %d: no request to be seen", q.worker.PID)
 	}
-	t.alive = q.child != nil && r.busy() && stillRuns(q.child)
 	q.g.recall(t)
 	tick := time.NewTicker(sampleEvery)
 	defer tick.Stop()
@@ -205,6 +200,9 @@ func (q *question) follow(ctx context.Context) (*track, sample, error) {
 		}
 		s = next
 	}
+	if clockSet(q.at, policy.Moment{Wall: s.wall, Boot: s.after}) {
+		return nil, s, errors.New("the clock was set since: Apache's times say nothing")
+	}
 	if !stillRuns(q.worker) {
 		return nil, s, fmt.Errorf("Apache status: process %d is not the one that it was", q.worker.PID)
 	}
@@ -215,7 +213,7 @@ func (q *question) follow(ctx context.Context) (*track, sample, error) {
 // unsettled reports whether another sample may tell more of the request's time.
 func (q *question) unsettled(t *track) bool {
 	f := t.span.fit(q.when)
-	return f != impossible && !t.over() && (f != certain || t.samples < 2)
+	return f != impossible && !t.over() && (f < connected || t.samples < 2)
 }
 
 // askApache asks a second time where the server was too busy for the first.
@@ -284,18 +282,19 @@ func fromRow(r *row, seen time.Time) policy.Evidence {
 }
 
 // agreedScript is the script where the URL, the kernel's working directory (PHP changes to
-// that of the script) and PHP's own header say the same. With rewritten URLs and included
-// files they do not, and none is named; called is then the header's word.
+// that of the script) and PHP's own header say the same. With rewritten URLs, included files
+// and pages that change their directory they do not, and none is named; called is then the
+// header's word.
 func (q *question) agreedScript(url string) (script, called string) {
 	called = policy.PHPScriptName(q.s.PHPScript)
-	asked, _, _ := strings.Cut(url, "?")
-	base := path.Base(asked)
+	asked, _, _ := strings.Cut(decoded(url), "?")
 	if strings.HasSuffix(asked, "/") {
-		base = "index.php"
+		asked += "index.php"
 	}
 	dir := policy.CleanDirectory(q.s.WorkingDirectory)
-	if called == "" || called != base || dir == "" {
+	inURL := strings.TrimSuffix(path.Dir(asked), "/")
+	if called == "" || called != path.Base(asked) || dir == "" || !strings.HasSuffix(dir, inURL) {
 		return "", called
 	}
-	return path.Join(dir, base), called
+	return path.Join(dir, called), called
 }

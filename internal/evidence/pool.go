@@ -22,7 +22,7 @@ func (q *question) fpm(ctx context.Context, claim policy.Evidence) policy.Eviden
 	if p.running() {
 		f = pool.span(p).fit(q.when)
 	}
-	if f < waited {
+	if f < connected {
 		return note(claim, "php-fpm status, pool %.40s, worker %d: not certain which of its requests it was", pool.Pool, p.PID)
 	}
 	if !stillRuns(q.worker) {
@@ -37,10 +37,13 @@ func (q *question) fpm(ctx context.Context, claim policy.Evidence) policy.Eviden
 	}
 	if f != certain {
 		e.Confidence = policy.ConfidenceLow
-		e.Basis += ", whose request was under way while sendmail ran"
+		e.Basis += ", whose request was under way when it sent by SMTP"
 	}
 	if noApache != nil {
 		return note(e, "visitor not known: %v", noApache)
+	}
+	if clockSet(q.at, policy.Moment{Wall: apache.wall, Boot: apache.after}) {
+		return note(e, "visitor not known: the clock was set since")
 	}
 	m := matcher{pool: &pool, rows: apache.rows, at: apache, ours: q.ours}
 	return withVisitor(e, &m, p)

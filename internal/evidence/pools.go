@@ -3,6 +3,7 @@ package evidence
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -20,9 +21,8 @@ import (
 // Pool is where the status page of one of php-fpm's pools is to be had.
 type Pool struct {
 	Name       string // as in the workers' title
-	Address    string // a socket's path, or address and port of loopback
+	Address    string // of pm.status_listen or, without one, listen: a socket's path, or address and port of loopback
 	StatusPath string // pm.status_path
-	StatusOnly bool   // the address is pm.status_listen: the pool's requests come in elsewhere
 }
 
 // network tells a socket from a TCP address, which must be this host's.
@@ -114,17 +114,13 @@ func readRootsFile(name string) ([]byte, error) {
 // parsePools reads the sections of a php-fpm file that have a status page.
 func parsePools(b []byte) []Pool {
 	var out []Pool
-	var listen, status Pool
-	section := ""
+	var section, listen, statusListen, statusPath string
 	end := func() {
-		listen.Name, listen.StatusPath = section, status.StatusPath
-		if status.Address != "" {
-			listen.Address, listen.StatusOnly = status.Address, true
+		p := Pool{Name: section, Address: cmp.Or(statusListen, listen), StatusPath: statusPath}
+		if section != "" && section != "global" && p.StatusPath != "" && p.Address != "" {
+			out = append(out, p)
 		}
-		if section != "" && section != "global" && listen.StatusPath != "" && listen.Address != "" {
-			out = append(out, listen)
-		}
-		listen, status = Pool{}, Pool{}
+		listen, statusListen, statusPath = "", "", ""
 	}
 	sc := bufio.NewScanner(bytes.NewReader(b))
 	for sc.Scan() {
@@ -142,11 +138,11 @@ func parsePools(b []byte) []Pool {
 		value = poolValue(value, section)
 		switch strings.TrimSpace(key) {
 		case "listen":
-			listen.Address = loopbackOf(value)
+			listen = loopbackOf(value)
 		case "pm.status_listen":
-			status.Address = loopbackOf(value)
+			statusListen = loopbackOf(value)
 		case "pm.status_path":
-			status.StatusPath = value
+			statusPath = value
 		}
 	}
 	end()

@@ -35,7 +35,7 @@ pm.status_path=/s/$pool
 func TestPoolsInTheFilesOfPHPFPM(t *testing.T) {
 	want := []Pool{
 		{Name: "shop", Address: "/run/php/shop.sock", StatusPath: "/fpm-status"},
-		{Name: "blog", Address: "127.0.0.1:9101", StatusPath: "/s", StatusOnly: true},
+		{Name: "blog", Address: "127.0.0.1:9101", StatusPath: "/s"},
 		{Name: "wide", Address: "[::1]:9002", StatusPath: "/s/wide"},
 	}
 	if got := parsePools([]byte(poolFile)); !reflect.DeepEqual(got, want) {

@@ -22,17 +22,16 @@ const never = math.MaxInt64
 // span is when a request began and ended, as far as is known.
 type span struct{ startMin, startMax, endMin, endMax int64 }
 
-// when is the time of a message: its process was started between forkMin and forkMax, and
-// Exim asked about it at asked. Without a process of its own (SMTP from the script itself)
-// forked is false.
+// when is the time of a message: its process was started between forkMin and forkMax.
+// Without a process of its own (SMTP from the script itself) forked is false, and both are
+// when Exim asked.
 type when struct {
 	forked           bool
 	forkMin, forkMax int64
-	asked            int64
 }
 
 func messageTime(child *policy.Process, at policy.Moment) when {
-	w := when{forkMin: at.Boot, forkMax: at.Boot, asked: at.Boot}
+	w := when{forkMin: at.Boot, forkMax: at.Boot}
 	if child != nil && child.Started > 0 {
 		w.forked = true
 		w.forkMin = ticksBoot(child.Started)
@@ -47,18 +46,34 @@ type fit uint8
 const (
 	impossible fit = iota // it ended before, or began after the message
 	possible              // it may have been another one, before or after it
-	waited                // it was under way when Exim asked: it is the one unless the script did not wait for sendmail
+	connected             // the process sent by SMTP itself, and it was under way when Exim asked
 	certain               // it was under way when the process was started
 )
 
+// That a request was under way when Exim asked proves nothing where a process was started
+// for the message: a script may leave it behind, and the next visitor's request follows
+// within milliseconds.
 func (s span) fit(w when) fit {
 	switch {
 	case s.startMin > w.forkMax || s.endMax < w.forkMin:
 		return impossible
-	case w.forked && s.startMax <= w.forkMin && s.endMin >= w.forkMax:
-		return certain
-	case s.startMax <= w.asked && s.endMin >= w.asked:
-		return waited
+	case s.startMax > w.forkMin || s.endMin < w.forkMax:
+		return possible
+	case !w.forked:
+		return connected
 	}
-	return possible
+	return certain
 }
+
+// clockSet reports whether the wall clock was set between a message and a later moment, up
+// to what a daemon does to keep it right: Apache reckons with that clock.
+func clockSet(message, later policy.Moment) bool {
+	if message.Wall.IsZero() || later.Wall.IsZero() {
+		return false
+	}
+	d := later.Wall.UnixMilli() - message.Wall.UnixMilli() - (later.Boot - message.Boot)
+	return d > maxSlew || d < -maxSlew
+}
+
+// maxSlew is how far the two clocks may differ from a message to a look, in milliseconds.
+const maxSlew = 50

@@ -7,7 +7,6 @@ type track struct {
 	row     row // as it was first seen at work
 	span    span
 	samples int
-	alive   bool // sendmail still ran after the first sample
 }
 
 // newTrack begins with the first sample of a process's row: false if it shows no request.

@@ -7,9 +7,10 @@ import (
 
 // A pool sampled at 60,000; its workers as "pid began uri", Apache's rows as "client
 // seconds request".
-func match(t *testing.T, workers []fpmProcess, rows []row, shared bool, ours func(*row) ownership) (client string, sure bool) {
+func match(t *testing.T, workers []fpmProcess, rows []row, idle int, ours func(*row) ownership) (client string, sure bool) {
 	t.Helper()
-	pool := &fpmSample{before: 59_998, after: 60_000, shared: shared, path: "/fpm-status"}
+	pool := &fpmSample{before: 59_998, after: 60_000, path: "/fpm-status"}
+	pool.Idle = idle
 	pool.Processes = workers
 	if ours == nil {
 		ours = func(*row) ownership { return anybodys }
@@ -60,7 +61,7 @@ func TestTheVisitorBehindAWorker(t *testing.T) {
 		{"nobody", []fpmProcess{worker(1, 300, "/a.php")}, nil, ""},
 		{"rewritten, and whose the virtual host is is not known", []fpmProcess{worker(1, 300, "/index.php")}, []row{asks("192.0.2.1", 0, "/contact")}, ""},
 	} {
-		if got, _ := match(t, c.workers, c.rows, true, nil); got != c.want {
+		if got, _ := match(t, c.workers, c.rows, 1, nil); got != c.want {
 			t.Errorf("%s: visitor %q, want %q", c.name, got, c.want)
 		}
 	}
@@ -69,8 +70,11 @@ func TestTheVisitorBehindAWorker(t *testing.T) {
 func TestWhereRequestsWaitForAWorkerNobodyIsNamed(t *testing.T) {
 	busy := []fpmProcess{worker(1, 300, "/a.php")}
 	rows := []row{asks("192.0.2.1", 0, "/a.php")}
-	if got, _ := match(t, busy, rows, false, nil); got != "" {
+	if got, _ := match(t, busy, rows, 0, nil); got != "" {
 		t.Errorf("all workers are busy, and visitor %q is named", got)
+	}
+	if got, _ := match(t, append(busy, worker(2, 0, "/fpm-status?full&json")), rows, 0, nil); got != "192.0.2.1" {
+		t.Errorf("the pool had a worker for our question, and the visitor is %q", got)
 	}
 }
 
@@ -94,14 +98,14 @@ func TestARewrittenURLIsTheAccountsOnlyRequest(t *testing.T) {
 		rows    []row
 		want    string
 	}{
-		{"alone", append(one, status), []row{asks("192.0.2.1", 0, "/contact"), blog}, "192.0.2.1"},
+		{"alone", one, []row{asks("192.0.2.1", 0, "/contact"), blog}, "192.0.2.1"},
 		{"two requests of the account", one, []row{asks("192.0.2.1", 0, "/contact"), asks("192.0.2.2", 0, "/picture.png")}, ""},
 		{"another virtual host that may be its", one, []row{asks("192.0.2.1", 0, "/contact"), unknown}, ""},
 		{"two workers", append(one, worker(2, 100, "/index.php")), []row{asks("192.0.2.1", 0, "/contact")}, ""},
 		{"a later request", []fpmProcess{worker(1, 7300, "/index.php")}, []row{asks("192.0.2.1", 0, "/contact")}, ""},
 		{"the blog's request of the same URI", one, []row{blog}, ""},
 	} {
-		got, sure := match(t, c.workers, c.rows, true, owner)
+		got, sure := match(t, append(c.workers, status), c.rows, 0, owner)
 		if got != c.want || sure {
 			t.Errorf("%s: visitor %q (by the URI: %t), want %q", c.name, got, sure, c.want)
 		}
@@ -127,7 +131,7 @@ func FuzzVisitor(f *testing.F) {
 			workers = append(workers, worker(int32(i+1), began-wait, "/a.php"))
 			rows = append(rows, asks(fmt.Sprintf("192.0.2.%d", i+1), (began-7)/1000, "/a.php"))
 		}
-		if got, _ := match(t, workers, rows, true, nil); got != "" && got != "192.0.2.1" {
+		if got, _ := match(t, workers, rows, 1, nil); got != "" && got != "192.0.2.1" {
 			t.Fatalf("visitor %q was named, it was 192.0.2.1: %v", got, b)
 		}
 	})

@@ -186,7 +186,9 @@ const prefork = "LoadModule mpm_prefork_module /usr/lib/apache2/modules/mod_mpm_
 const event = "LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so\nThreadsPerChild 10\n"
 
 // modPHP runs PHP within Apache's processes, as www-data.
-func modPHP(t *testing.T) *server {
+func modPHP(t *testing.T) *server { return modPHPWith(t, "ExtendedStatus On\n") }
+
+func modPHPWith(t *testing.T, more string) *server {
 	t.Helper()
 	s := newServer(t)
 	modules, err := filepath.Glob("/usr/lib/apache2/modules/libphp*.so")
@@ -195,11 +197,10 @@ func modPHP(t *testing.T) *server {
 	}
 	s.startApache(t, prefork+"LoadModule php_module "+modules[0]+`
 DocumentRoot %[3]s
-ExtendedStatus On
 AddHandler application/x-httpd-php .php
 php_admin_value sendmail_path "/usr/sbin/sendmail -t -i"
 php_admin_value mail.add_x_header 1
-`)
+`+more)
 	return s
 }
 
@@ -263,14 +264,18 @@ func fpmPHP(t *testing.T) *server {
 	s := newServer(t)
 	socket := s.startFPM(t, fmt.Sprintf(fpmPool, s.dir))
 	s.pools = []evidence.Pool{{Name: account, Address: socket, StatusPath: "/fpm-status"}}
-	s.startApache(t, event+`
+	s.startApache(t, event+fcgiTo(socket))
+	return s
+}
+
+func fcgiTo(socket string) string {
+	return `
 LoadModule proxy_module /usr/lib/apache2/modules/mod_proxy.so
 LoadModule proxy_fcgi_module /usr/lib/apache2/modules/mod_proxy_fcgi.so
 DocumentRoot %[3]s
 ExtendedStatus On
 <FilesMatch \.php$>
-	SetHandler "proxy:unix:`+socket+`|fcgi://localhost/"
+	SetHandler "proxy:unix:` + socket + `|fcgi://localhost/"
 </FilesMatch>
-`)
-	return s
+`
 }

