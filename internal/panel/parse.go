@@ -27,10 +27,10 @@ func parseDomains(b []byte) (map[string]string, error) {
 		if err != nil {
 			return err
 		}
+		domain = strings.TrimSuffix(strings.ToLower(domain), ".")
 		if domain == "*" {
 			return nil
 		}
-		domain = strings.TrimSuffix(strings.ToLower(domain), ".")
 		if !validDomain(domain) {
 			return fmt.Errorf("%.80q is no domain", domain)
 		}
