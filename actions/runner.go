@@ -58,8 +58,10 @@ type RunnerOptions struct {
 	Changed func(ctx context.Context) error
 	// Report tells people about an event.
 	Report func(ctx context.Context, ev *policy.Event, s *Step) (outcome string, err error)
-	// Document writes the report that a script gets to read.
-	Document func(ctx context.Context, ev *policy.Event) ([]byte, error)
+	// Document writes the report that a script gets to read, and names its format.
+	Document func(ctx context.Context, ev *policy.Event) (text []byte, format string, err error)
+	// LiftOnNewPassword: a blocked login ends when the mailbox's password was changed.
+	LiftOnNewPassword func() bool
 	// Grace is for how long nothing is done again that a person undid.
 	Grace func() time.Duration
 	// Alarm tells the operator that an action will not be done by itself.

@@ -21,11 +21,11 @@ func scriptAction() action {
 }
 
 func runScript(ctx context.Context, r *Runner, ev *policy.Event, s *Step, row *store.Action) error {
-	text, err := r.o.Document(ctx, ev)
+	text, format, err := r.o.Document(ctx, ev)
 	if err != nil {
 		return fmt.Errorf("write the report: %w", err)
 	}
-	res, err := r.o.Executor.RunScript(ctx, Script{Name: s.script, Report: text}) // bounds its time itself
+	res, err := r.o.Executor.RunScript(ctx, Script{Name: s.script, Format: format, Report: text}) // bounds its time itself
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ func (d *daemon) buildRunner() {
 		Grace:  func() time.Duration { return d.engine.Rules().Settings.HoldGrace },
 		Alarm:  d.actionFailed,
 		Report: d.tell, Document: d.document,
+		LiftOnNewPassword: func() bool { return d.settings.config().Actions.LiftOnNewPassword },
 		Kick: func() {
 			select {
 			case d.due <- struct{}{}:
@@ -75,13 +76,22 @@ func (d *daemon) planAgain(ctx context.Context, ev policy.Event) ([]actions.Step
 // dueEvery is how often it is looked for actions that are to be tried again or undone.
 const dueEvery = 5 * time.Second
 
+// lookEvery is how often it is looked whether what was done stands still.
+const lookEvery = 5 * time.Minute
+
 // followUp does slow actions, tries failed ones again, and ends those whose time is over. The panel's
 // commands may be slow: it waits beside everything else.
 func (d *daemon) followUp(ctx context.Context) error {
-	tick := time.NewTicker(dueEvery)
+	tick, look := time.NewTicker(dueEvery), time.NewTicker(lookEvery)
 	defer tick.Stop()
+	defer look.Stop()
 	for {
 		select {
+		case <-look.C:
+			if err := d.runner.Look(ctx); err != nil && ctx.Err() == nil {
+				d.log.Warn("how actions stand", "err", err)
+			}
+			continue
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:

@@ -146,10 +146,11 @@ func (d *daemon) tell(ctx context.Context, ev *policy.Event, _ *actions.Step) (s
 }
 
 // document writes an event for a program of the operator's.
-func (d *daemon) document(ctx context.Context, ev *policy.Event) ([]byte, error) {
+func (d *daemon) document(ctx context.Context, ev *policy.Event) ([]byte, string, error) {
 	format, ok := report.ParseFormat(d.settings.config().Actions.ScriptFormat)
 	if !ok {
 		format = report.JSON
 	}
-	return d.notifier.Document(ctx, ev.ID, format)
+	text, err := d.notifier.Document(ctx, ev.ID, format)
+	return text, string(format), err
 }

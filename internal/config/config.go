@@ -96,7 +96,9 @@ type Held struct {
 type Actions struct {
 	Again        time.Duration // who goes over again within it climbs the ladder
 	ScriptFormat string        // of the report that run-script hands over: json, yaml, xml or perl
-	DryRun       bool          // say what would be done, and do nothing but report
+	// LiftOnNewPassword: a mailbox's login is let in again when its password was changed.
+	LiftOnNewPassword bool
+	DryRun            bool // say what would be done, and do nothing but report
 }
 
 // Report says who is told when a trigger goes over.

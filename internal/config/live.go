@@ -32,6 +32,7 @@ func LiveSettings() []Live {
 		{Key: "held.release_rate", Kind: "rate", Text: "How fast an operator's release leaves the queue."},
 		{Key: "held.grace", Kind: "duration", Text: "For how long what an operator has just released is not put on hold again."},
 		{Key: "actions.again", Kind: "duration", Text: "Who goes over again within this time climbs the ladder of actions."},
+		{Key: "actions.lift_on_new_password", Kind: "bool", Text: "Whether a blocked mailbox may log in again before its time when its password was changed."},
 		{Key: "actions.dry_run", Kind: "bool", Text: "Whether actions are only told in the event, and nothing is done but reports."},
 		{Key: "report.mail_to", Kind: "list", Text: "Operators who are told by mail when somebody goes over a limit, with commas between; none: no mail."},
 		{Key: "report.to_reseller", Kind: "bool", Text: "Whether the account's reseller is told by mail as well, of what was enforced."},

@@ -71,6 +71,7 @@ func boundSettings() []key[Config] {
 
 		duration("actions.again", func(c *Config) *time.Duration { return &c.Actions.Again }, time.Minute, 31*day, "1d"),
 		choice("actions.script_format", func(c *Config) *string { return &c.Actions.ScriptFormat }, "json", "yaml", "xml", "perl"),
+		boolean("actions.lift_on_new_password", func(c *Config) *bool { return &c.Actions.LiftOnNewPassword }),
 		boolean("actions.dry_run", func(c *Config) *bool { return &c.Actions.DryRun }),
 
 		names("report.mail_to", `must be a list of addresses, such as ["root", "abuse@example.org"]`, func(c *Config) *[]string { return &c.Report.MailTo }, isAddress),
