@@ -410,8 +410,13 @@ func TestWithoutAnyServerTheClaimRemains(t *testing.T) {
 	at := clock()
 	worker := real(t, 33, "/usr/sbin/apache2")
 	pool := real(t, 20001, "/usr/sbin/php-fpm8.2", "php-fpm: pool shop")
-	e := g.Gather(context.Background(), message, nil, shops, at)
+	shell := proc(5, 20001, "/usr/bin/bash", "bash")
+	e := g.Gather(context.Background(), message, []policy.Process{exim, shell}, shops, at)
 	if e.Script != shops.Script || e.Confidence != policy.ConfidenceLow || e.Basis != "a claim" || !e.SeenAt.Equal(at.Wall) {
+		t.Errorf("from a shell: %+v", e)
+	}
+	e = g.Gather(context.Background(), message, nil, shops, at)
+	if e.Script != "" || e.Confidence != policy.ConfidenceNone || !strings.Contains(e.Basis, shops.Script) {
 		t.Errorf("without a chain: %+v", e)
 	}
 	for name, chain := range map[string][]policy.Process{

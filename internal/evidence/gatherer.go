@@ -90,7 +90,7 @@ func (g *Gatherer) Gather(ctx context.Context, s *policy.Submission, chain []pol
 	defer cancel()
 	q := question{g: g, s: s, id: &id, caller: readChain(chain), at: at}
 	q.when = messageTime(q.child, at)
-	e := q.claim()
+	e := q.claim(len(chain) > 0)
 	switch q.handler {
 	case module:
 		e = q.module(ctx, e)
@@ -118,8 +118,8 @@ type question struct {
 // claim is what the message and its processes say of themselves, without any request.
 // Below a web server's or php-fpm's own process the arguments and the environment are those
 // of what the script started, and PHP's header has a name without its folder: no file is
-// named by those.
-func (q *question) claim() policy.Evidence {
+// named by those, nor by the header where no process was looked at.
+func (q *question) claim(looked bool) policy.Evidence {
 	if q.handler == module || q.handler == fpm {
 		e := policy.Evidence{PID: q.worker.PID}
 		if called := policy.PHPScriptName(q.s.PHPScript); called != "" {
@@ -127,8 +127,11 @@ func (q *question) claim() policy.Evidence {
 		}
 		return e
 	}
-	if q.id.Script == "" {
+	switch {
+	case q.id.Script == "":
 		return policy.Evidence{}
+	case !looked:
+		return policy.Evidence{Basis: fmt.Sprintf("no process was looked at; %.200q by %s", q.id.Script, q.id.ScriptBasis)}
 	}
 	return policy.Evidence{Script: q.id.Script, Basis: q.id.ScriptBasis, Confidence: policy.ConfidenceLow}
 }
@@ -181,7 +184,7 @@ func (q *question) follow(ctx context.Context) (*track, sample, error) {
 	}
 	t, ok := newTrack(r, s)
 	if !ok {
-		return nil, s, fmt.Errorf("Apache status, worker %d: no request to be seen", q.worker.PID)
+		return nil, s, fmt.Errorf("no request to be seen in Apache's status, worker %d", q.worker.PID)
 	}
 	q.g.recall(t)
 	tick := time.NewTicker(sampleEvery)
@@ -204,7 +207,7 @@ func (q *question) follow(ctx context.Context) (*track, sample, error) {
 		return nil, s, errors.New("the clock was set since: Apache's times say nothing")
 	}
 	if !stillRuns(q.worker) {
-		return nil, s, fmt.Errorf("Apache status: process %d is not the one that it was", q.worker.PID)
+		return nil, s, fmt.Errorf("process %d of Apache's status is not the one that it was", q.worker.PID)
 	}
 	q.g.remember(t)
 	return t, s, nil
@@ -236,13 +239,13 @@ func (q *question) workerRow(ctx context.Context) (sample, row, error) {
 		switch {
 		case r.pid != q.worker.PID:
 		case found.pid != 0:
-			return s, row{}, fmt.Errorf("Apache status: process %d serves several requests at once", q.worker.PID)
+			return s, row{}, fmt.Errorf("process %d of Apache's status serves several requests at once", q.worker.PID)
 		default:
 			found = r
 		}
 	}
 	if found.pid == 0 {
-		return s, row{}, fmt.Errorf("Apache status: process %d is not in it", q.worker.PID)
+		return s, row{}, fmt.Errorf("process %d is not in Apache's status", q.worker.PID)
 	}
 	return s, found, nil
 }

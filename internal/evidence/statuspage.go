@@ -21,7 +21,7 @@ const (
 
 var (
 	errNoStatus = errors.New("this is not Apache's status page")
-	errNotExt   = errors.New("Apache's status page has no requests: ExtendedStatus is off")
+	errNotExt   = errors.New("no requests in Apache's status page: ExtendedStatus is off")
 )
 
 // row is one slot of Apache's scoreboard that has a process.
