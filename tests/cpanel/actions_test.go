@@ -1,6 +1,7 @@
 package cpanel
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -120,4 +121,82 @@ func TestWhatFollowsOnCPanel(t *testing.T) {
 			t.Errorf("it is %+v, and the panel's reason %q", list.Items[0], l.Read("/var/cpanel/suspended/shop"))
 		}
 	})
+}
+
+// What is done to files, addresses, and by the operator's own program.
+func TestWhatFollowsOutsideThePanel(t *testing.T) {
+	l := newLive(t, func(l *live) {
+		l.Run("sh", "-ec", `cp /srv/tests/panel/csf/csf /usr/sbin/csf; chmod 755 /usr/sbin/csf; mkdir -p /etc/csf /var/lib/csf
+		echo 'TESTING = "0"' >/etc/csf/csf.conf; touch /etc/csf/csf.deny /etc/csf/csf.allow /etc/csf/csf.ignore /var/lib/csf/csf.tempban
+		printf '[[script]]\nname = "ticket"\ncommand = ["/usr/local/sbin/ticket", "new"]\nuser = "nobody"\n' >>/etc/osm/executor.toml`)
+		l.program("/usr/local/sbin/ticket", "cat >/tmp/ticket.$1; id -un >>/tmp/ticket.who\n")
+	})
+	t.Run("a directory that sends too much is renamed, and given back", func(t *testing.T) {
+		l.Run("sh", "-ec", "cd /home/blog/public_html && mkdir 'up loads' && echo '<?php' >'up loads/x.php' && chown -R blog:blog 'up loads'")
+		before := l.Run("find", "/home/blog", "-printf", "%p %m %u %g %s %i\\n")
+		l.enforce("directory-hour", 1, "report,rename-path=1h")
+		for range 2 {
+			l.sendFrom("blog", "/home/blog/public_html/up loads")
+		}
+		a := l.standing("rename-path", "blog /home/blog/public_html/up loads")
+		if out, code := l.Try("", "setpriv", "--reuid=blog", "--regid=blog", "--clear-groups", "cat", "/home/blog/public_html/up loads/x.php"); code == 0 {
+			t.Errorf("the script can be read still: %s", out)
+		}
+		l.undone(a)
+		if after := l.Run("find", "/home/blog", "-printf", "%p %m %u %g %s %i\\n"); after != before {
+			t.Errorf("after the undo:\n%s\nbefore:\n%s", after, before)
+		}
+	})
+	t.Run("the operator's program gets the report", func(t *testing.T) {
+		l.enforce("directory-hour", 100, "report")
+		l.enforce("scripts-hour", 3, "run-script=ticket")
+		for range 3 {
+			l.sendFrom("shop", "/home/shop/public_html")
+		}
+		l.sendFrom("shop", "/home/shop")
+		var r struct {
+			Schema string
+			Event  struct{ Account, Trigger string }
+		}
+		l.eventually("the ticket", func() bool {
+			out, code := l.Try("", "cat", "/tmp/ticket.who")
+			return code == 0 && out == "nobody\n"
+		})
+		if err := json.Unmarshal([]byte(l.Read("/tmp/ticket.new")), &r); err != nil || r.Schema != "osm-report/1" || r.Event.Account != "shop" || r.Event.Trigger != "scripts-hour" {
+			t.Errorf("the program was given %+v, %v", r, err)
+		}
+	})
+	t.Run("an address is blocked, and let in again", func(t *testing.T) {
+		l.Run("sh", "-c", "echo 198.51.100.9 >>/etc/recent_authed_mail_ips")
+		l.enforce("client-ip-hour", 1, "report,block-ip=1h")
+		l.eventually("the list of addresses to be read", func() bool {
+			l.Run(ctl, "accounts", "--reread")
+			l.relayed("198.51.100.9")
+			var list struct{ Items []row }
+			l.osmctl(&list, "actions", "--name", "block-ip")
+			return len(list.Items) > 0
+		})
+		a := l.standing("block-ip", "198.51.100.9")
+		if got := l.Read("/var/lib/csf/csf.tempban"); !strings.Contains(got, "|198.51.100.9|25,465,587|in|3600|osm") {
+			t.Errorf("csf's list of blocked addresses: %q", got)
+		}
+		l.undone(a)
+		if got := l.Read("/var/lib/csf/csf.tempban"); got != "" {
+			t.Errorf("after the undo: %q", got)
+		}
+	})
+}
+
+// sendFrom sends a message as a program in that directory does.
+func (l *live) sendFrom(account, dir string) {
+	l.T.Helper()
+	l.Try("To: friend@elsewhere.example\nSubject: from a directory\n\nbody\n", "setpriv", "--reuid="+account, "--regid="+account, "--clear-groups", "--",
+		"sh", "-c", `cd "$0" && exec sendmail -t -i -odq`, dir)
+}
+
+// relayed sends a message as from an address that may relay.
+func (l *live) relayed(address string) {
+	l.T.Helper()
+	l.Try("EHLO client.example\r\nMAIL FROM:<info@shop.example>\r\nRCPT TO:<friend@elsewhere.example>\r\nDATA\r\nSubject: relayed\r\n\r\nx\r\n.\r\nQUIT\r\n",
+		"exim", "-bs", "-odq", "-oMa", address)
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,14 +14,19 @@ import (
 )
 
 // live is a stand-in server on which the real daemon runs, installed by the real installer.
-type live struct{ *server }
+type live struct {
+	*server
+	daemon *exec.Cmd
+	log    string
+}
 
-func newLive(t *testing.T) *live {
+// prepare is done before the daemon starts.
+func newLive(t *testing.T, prepare ...func(*live)) *live {
 	t.Helper()
 	if err := lab.DependOnProduct(); err != nil {
 		t.Fatal(err)
 	}
-	l := &live{newServer(t)}
+	l := &live{server: newServer(t)}
 	bin := filepath.Join(l.Dir, "bin")
 	if err := os.Mkdir(bin, 0o755); err != nil {
 		t.Fatal(err)
@@ -30,26 +36,36 @@ func newLive(t *testing.T) *live {
 	}
 	l.Run("mount", "--bind", bin, "/run/bin")
 	l.installs(0, "install")
-	daemon := l.Command("/usr/local/sbin/osmd", "-config", "/etc/osm/osm.toml")
-	log, err := os.Create(filepath.Join(l.Dir, "osmd.log"))
-	if err != nil {
-		t.Fatal(err)
+	for _, f := range prepare {
+		f(l)
 	}
-	daemon.Stdout, daemon.Stderr = log, log
-	if err := daemon.Start(); err != nil {
-		t.Fatal(err)
-	}
+	l.log = filepath.Join(l.Dir, "osmd.log")
 	t.Cleanup(func() {
-		daemon.Process.Kill()
-		daemon.Wait()
+		l.daemon.Process.Kill()
+		l.daemon.Wait()
 		if t.Failed() {
-			text, _ := os.ReadFile(log.Name())
+			text, _ := os.ReadFile(l.log)
 			t.Logf("log of osmd:\n%s", text[max(0, len(text)-6000):])
 		}
-		log.Close()
 	})
-	l.eventually("osmd answers", func() bool { _, code := l.Try("", ctl, "status"); return code == 0 })
+	l.start()
 	return l
+}
+
+// start starts the daemon and waits until it answers.
+func (l *live) start() {
+	l.T.Helper()
+	l.daemon = l.Command("/usr/local/sbin/osmd", "-config", "/etc/osm/osm.toml")
+	log, err := os.OpenFile(l.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		l.T.Fatal(err)
+	}
+	defer log.Close()
+	l.daemon.Stdout, l.daemon.Stderr = log, log
+	if err := l.daemon.Start(); err != nil {
+		l.T.Fatal(err)
+	}
+	l.eventually("osmd answers", func() bool { _, code := l.Try("", ctl, "status"); return code == 0 })
 }
 
 const ctl = "/usr/local/sbin/osmctl"
