@@ -102,3 +102,19 @@ func actionBadge(a control.Action) template.HTML {
 func (v *view) MayUndo(a control.Action) bool {
 	return strings.HasPrefix(a.Inverse, "osmctl undo ") && (v.Operator() || a.Name == "hold" || a.Name == "discard")
 }
+
+// actionList tells what each action does, for those who choose.
+func actionList() [][2]string {
+	return [][2]string{
+		{"report", "people are told: by mail, webhook or log, as the settings say"},
+		{"hold", "mail of the mailbox, directory, Subject or account waits in the queue"},
+		{"panel-hold", "the panel keeps outgoing mail of the mailbox or account in the queue"},
+		{"block-login", "the mailbox cannot log in any more; for login triggers"},
+		{"rename-script", "the script's file gets a name that cannot be run, where evidence names it"},
+		{"rename-path", "the directory gets a name that cannot be reached; for directory triggers"},
+		{"block-ip", "the address may not send mail to this server any more"},
+		{"suspend-account", "the panel suspends the whole account"},
+		{"run-script", "a program of yours gets the report: run-script=NAME, as executor.toml has it"},
+		{"discard", "mail is thrown away for good: write discard=1h confirm-loss"},
+	}
+}

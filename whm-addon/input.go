@@ -207,6 +207,12 @@ func actionsOf(v url.Values) (*[]control.LimitEntry, error) {
 		list = append(list, control.LimitEntry{Name: "report"}, control.LimitEntry{Name: "hold"})
 	case "hold":
 		list = append(list, control.LimitEntry{Name: "hold"})
+	case "own":
+		own, err := control.ParseActions(v.Get("actions_text"))
+		if err != nil {
+			return nil, mistyped("the list of actions: %.200s", err.Error())
+		}
+		return &own, nil
 	}
 	if s := strings.TrimSpace(v.Get("hold_for")); s != "" && len(list) > 0 && list[len(list)-1].Name == "hold" {
 		d, ok := length(s)

@@ -150,6 +150,29 @@ func (c *call) limitNow(b *limitBody) []control.Limit {
 	})
 }
 
+// fillActions chooses among the usual lists of actions, or writes one that is another as
+// osmctl takes it.
+func (b *limitBody) fillActions(list []control.LimitEntry) {
+	names, words, usual := []string{}, []string{}, true
+	for _, a := range list {
+		names, words = append(names, a.Name), append(words, a.String())
+		usual = usual && (a.Name == "report" && a.From < 2 || a.Name == "hold" && a.From < 2)
+		if a.Name == "hold" && a.For > 0 {
+			b.Values.Set("hold_for", a.For.String())
+		}
+	}
+	slices.SortFunc(names, func(a, b string) int { return strings.Compare(b, a) }) // report before hold
+	switch {
+	case len(list) == 0:
+		b.Values.Set("actions", "none")
+	case usual:
+		b.Values.Set("actions", strings.Join(names, ","))
+	default:
+		b.Values.Set("actions", "own")
+		b.Values.Set("actions_text", strings.Join(words, ", "))
+	}
+}
+
 // fill puts what is set into the fields.
 func (b *limitBody) fill(l *control.Limit, zone *time.Location) {
 	set := func(field string, v *string) {
@@ -167,18 +190,7 @@ func (b *limitBody) fill(l *control.Limit, zone *time.Location) {
 		b.Values.Set("per", l.Per.String())
 	}
 	if l.Actions != nil {
-		names := []string{}
-		for _, a := range *l.Actions {
-			names = append(names, a.Name)
-			if a.For > 0 {
-				b.Values.Set("hold_for", a.For.String())
-			}
-		}
-		slices.SortFunc(names, func(a, b string) int { return strings.Compare(b, a) }) // report before hold
-		b.Values.Set("actions", strings.Join(names, ","))
-		if len(names) == 0 {
-			b.Values.Set("actions", "none")
-		}
+		b.fillActions(*l.Actions)
 	}
 	if !l.Until.IsZero() {
 		b.Values.Set("until_day", l.Until.In(zone).Add(-time.Second).Format(time.DateOnly))

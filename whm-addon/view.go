@@ -50,7 +50,7 @@ func (p *pages) functions() template.FuncMap {
 		"path": pagePath, "num": decimal, "counted": counted, "size": size, "per": period, "percent": percent,
 		"text": quoted, "tail": tailed, "key_text": keyText, "or_none": orNone, "shown": shown, "lines": shownLines,
 		"moment": p.moment, "clock": p.clockTime, "ago": p.ago, "ahead": p.ahead,
-		"icon": icon, "verdict": verdictBadge, "decided": decisionBadge, "event_badge": eventBadge, "action_badge": actionBadge, "mode": modeBadge, "state": stateBadge,
+		"icon": icon, "verdict": verdictBadge, "decided": decisionBadge, "event_badge": eventBadge, "action_badge": actionBadge, "action_list": actionList, "mode": modeBadge, "state": stateBadge,
 		"watch": watchText, "key_part": keyPart, "source": sourceText, "why": whyText, "scope": scopeText, "release": releaseText,
 		"actions": actionsText, "bar": bar, "share": share, "limit_text": limitText, "limit_whom": limitWhom, "exempt_text": exemptText,
 		"hold_text": holdText, "json_lines": jsonLines, "upper": upperFirst, "on_page": onPage, "other_origin": otherOrigin,

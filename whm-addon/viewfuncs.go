@@ -173,7 +173,7 @@ func (v *view) Link(page string, fields [][2]string) string {
 
 // LimitFields are the fields of a limit's form, in the step from its preview to saving.
 func (v *view) LimitFields() []string {
-	return []string{"level", "name", "trigger", "max", "per", "mode", "verdict", "release", "actions", "hold_for", "until", "until_day", "reason"}
+	return []string{"level", "name", "trigger", "max", "per", "mode", "verdict", "release", "actions", "hold_for", "actions_text", "until", "until_day", "reason"}
 }
 
 // Modes are what a trigger can be switched to.

@@ -1,6 +1,7 @@
 package whm
 
 import (
+	"fmt"
 	"html/template"
 	"strings"
 
@@ -245,8 +246,14 @@ func actionsText(list []control.LimitEntry) string {
 	var parts []string
 	for _, a := range list {
 		text := a.Name
+		if a.Script != "" {
+			text += " " + a.Script
+		}
 		if a.For > 0 {
 			text += " for " + period(a.For)
+		}
+		if a.From > 1 {
+			text += fmt.Sprintf(" from time %d on", a.From)
 		}
 		parts = append(parts, text)
 	}

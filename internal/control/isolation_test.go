@@ -9,6 +9,7 @@ import (
 	"osm/internal/control"
 	"osm/internal/control/controltest"
 	"osm/policy"
+	store "osm/sql"
 )
 
 // TestAnothersLooksLikeNothing has a reseller ask for what is another's and for what does
@@ -30,6 +31,10 @@ func TestAnothersLooksLikeNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	change := lastChange(t, d).ID
+	done, err := d.Store.PutAction(ctx, store.Action{EventID: 1, Account: "blog", Name: "suspend-account", Target: "blog", State: "done", Record: "abcdefghijkl"})
+	if err != nil {
+		t.Fatal(err)
+	}
 	events, err := s.Events(ctx, operator(), control.EventFilter{}, p)
 	if err != nil || len(events.Items) != 1 {
 		t.Fatalf("events = %+v, %v", events, err)
@@ -70,6 +75,7 @@ func TestAnothersLooksLikeNothing(t *testing.T) {
 		"hold on another's mailbox beside his own account": func(n string) error {
 			return second(s.PutHold(ctx, bob(), control.Hold{Scope: "mailbox", Account: "shop", Value: "a@" + n + ".example"}))
 		},
+		"actions":  func(n string) error { return second(s.Actions(ctx, bob(), control.ActionFilter{Account: n}, p)) },
 		"describe": func(n string) error { return second(s.Describe(ctx, bob(), control.Describe{Account: n})) },
 		"describe mailbox": func(n string) error {
 			return second(s.Describe(ctx, bob(), control.Describe{Mailbox: "a@" + n + ".example"}))
@@ -95,6 +101,7 @@ func TestAnothersLooksLikeNothing(t *testing.T) {
 		"end of a hold":           {second(s.EndHold(ctx, bob(), hold.ID, "")), second(s.EndHold(ctx, bob(), 99, ""))},
 		"removal of a limit":      {second(s.RemoveLimit(ctx, bob(), limit.ID, "")), second(s.RemoveLimit(ctx, bob(), 99, ""))},
 		"preview of such removal": {second(s.PreviewLimit(ctx, bob(), control.Limit{}, limit.ID, time.Time{})), second(s.PreviewLimit(ctx, bob(), control.Limit{}, 99, time.Time{}))},
+		"undo of an action":       {second(s.UndoAction(ctx, bob(), done, "")), second(s.UndoAction(ctx, bob(), 99, ""))},
 		"undo":                    {second(s.Undo(ctx, bob(), change, "")), second(s.Undo(ctx, bob(), 99, ""))},
 	} {
 		sameRefusal(t, what, c[0], c[1], " 1", " 99", " 2", " 99")
@@ -105,6 +112,7 @@ func TestAnothersLooksLikeNothing(t *testing.T) {
 		"held":      count(t)(s.Held(ctx, bob(), control.Selection{State: "all"}, p)),
 		"holds":     count(t)(s.Holds(ctx, bob(), "blog", p)),
 		"limits":    count(t)(s.Limits(ctx, bob(), "account", "", p)),
+		"actions":   count(t)(s.Actions(ctx, bob(), control.ActionFilter{}, p)),
 		"near":      count(t)(s.Near(ctx, bob(), p)),
 		"accounts":  count(t)(s.Accounts(ctx, bob(), "blog", p)),
 		"decisions": count(t)(s.Decisions(ctx, bob(), "", "", time.Time{}, p)),
@@ -131,6 +139,8 @@ func count(t *testing.T) func(l any, err error) int {
 		case control.List[control.Hold]:
 			return len(l.Items)
 		case control.List[control.Limit]:
+			return len(l.Items)
+		case control.List[control.Action]:
 			return len(l.Items)
 		case control.List[control.Near]:
 			return len(l.Items)
