@@ -190,7 +190,8 @@ func TestAReceiverThatIsDownIsToldLater(t *testing.T) {
 	if got := h.reports(); len(got) != 1 || alarms[len(alarms)-1] != "" {
 		t.Errorf("%d reports, alarms %q; want one, and the alarm over", len(got), alarms)
 	}
-	list, err := s.store.Notices(t.Context(), ev.ID)
+	stored, err := s.store.Event(t.Context(), ev.ID)
+	list := stored.Notices
 	if err != nil || len(list) != 1 || list[0].State != "sent" || list[0].Attempts != 2 {
 		t.Errorf("notices = %+v, %v", list, err)
 	}

@@ -34,6 +34,7 @@ type Event struct {
 	Open     bool       `json:"open"`
 	Messages []Decision `json:"messages,omitempty"` // its first 50 and its last 50; only of one event
 	Actions  []Action   `json:"actions,omitempty"`  // only of one event
+	Notices  []Notice   `json:"notices,omitempty"`  // who was told of it, and who is to be; only of one event
 	Requests []Evidence `json:"requests,omitempty"` // which scripts and web requests sent; only of one event
 	Evidence []string   `json:"evidence,omitempty"` // filled in by whoever shows it
 }
@@ -193,6 +194,13 @@ func (s *Store) Event(ctx context.Context, id int64) (e Event, err error) {
 			return err
 		}
 		if e.Requests, err = evidenceOf(ctx, c, id); err != nil {
+			return err
+		}
+		err = c.each(ctx, "SELECT "+noticeColumns+" FROM notices WHERE event = ? ORDER BY id LIMIT 100", []value{id}, func(v []value) error {
+			e.Notices = append(e.Notices, noticeOf(v))
+			return nil
+		})
+		if err != nil {
 			return err
 		}
 		return c.each(ctx, "SELECT "+actionColumns+" FROM actions WHERE event = ? ORDER BY id LIMIT 1000", []value{id}, func(v []value) error {

@@ -87,8 +87,3 @@ func (s *Store) PutNotice(ctx context.Context, n Notice) error {
 		return err
 	})
 }
-
-// Notices lists what was and is to be told about an event's sender, the newest first.
-func (s *Store) Notices(ctx context.Context, event int64) ([]Notice, error) {
-	return rowsOf(ctx, s, "list notices", "SELECT "+noticeColumns+" FROM notices WHERE event = ? ORDER BY id DESC LIMIT 100", []value{event}, noticeOf)
-}

@@ -135,6 +135,21 @@ func number64(s, what string) (int64, error) {
 	return n, nil
 }
 
+// noticeText tells whom an event was told, or is to be.
+func (e *env) noticeText(n *control.Notice) string {
+	text := n.Channel + " to the " + n.Audience
+	if n.Digest {
+		text = "digest by " + text
+	}
+	switch {
+	case n.State == "sent":
+		return e.when(n.At) + "  told by " + text
+	case n.Attempts > 0:
+		return fmt.Sprintf("%s  not told yet by %s, %s: %s", e.when(n.NextAt), text, n.State, n.Detail)
+	}
+	return e.when(n.NextAt) + "  to be told by " + text
+}
+
 // requestsText tells which scripts and web requests sent.
 func (e *env) requestsText(list []control.Evidence) {
 	if len(list) == 0 {
@@ -165,6 +180,9 @@ func (e *env) eventText(v *control.Event) {
 		if a.Inverse != "" {
 			e.line("      take it back: %s", a.Inverse)
 		}
+	}
+	for _, n := range v.Notices {
+		e.line("  %s", e.noticeText(&n))
 	}
 	e.requestsText(v.Requests)
 	if len(v.Evidence) > 0 {

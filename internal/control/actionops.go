@@ -31,6 +31,9 @@ type ActionFilter struct {
 // ActionNames lists every action there is.
 func ActionNames() []string { return policy.AllActions() }
 
+// Notice is what somebody was told of an event, or is to be told.
+type Notice = store.Notice
+
 const didUndoAction = "action undo"
 
 // Actions lists what followed events, the newest first.

@@ -110,6 +110,9 @@ func (s *Service) Event(ctx context.Context, a Actor, id int64) (Event, error) {
 // many accounts.
 func (s *Service) hide(a Actor, e *Event) {
 	e.Messages = slices.DeleteFunc(e.Messages, func(d Decision) bool { return !s.visible(a, d.Account) })
+	if a.Role != Operator { // whom the operator tells is his business
+		e.Notices = nil
+	}
 	if e.Watch == policy.WatchClientIP.String() && a.Role != Operator {
 		e.Requests = nil // of whoever used the address
 	}

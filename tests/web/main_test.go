@@ -112,7 +112,7 @@ actions = ["report", { hold = "1h" }]
 // owners are the accounts of the panel, by the reseller who has them.
 func owners() map[string][]string {
 	return map[string][]string{
-		"root":  {"firstday", "stopped", "friday", "undone", "bulk", "whmstop", "whmlimit", "whmbulk", "nojs", "quiet", "hostile", "ringer", "hacked", "stolen", "shop", "journal"},
+		"root":  {"firstday", "stopped", "friday", "undone", "bulk", "whmstop", "whmlimit", "whmbulk", "nojs", "quiet", "hostile", "ringer", "hacked", "stolen", "shop", "journal", "acted"},
 		"bob":   {"bobshop", "bobnews"},
 		"carol": {"carolblog", "carolmail"},
 	}
