@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"osm/policy"
 	store "osm/sql"
@@ -31,7 +32,7 @@ func (r *Runner) Undo(ctx context.Context, id int64, by string) (store.Action, e
 	if said, err := r.takeBack(ctx, &a, by); err != nil {
 		return r.undoFailed(ctx, a, err)
 	} else if said != "" {
-		a.Outcome = said
+		a.Outcome = afterwards(a.Outcome, said)
 	}
 	a.State, a.UndoneAt, a.UndoneBy, a.NextAt = StateUndone, store.Time{Time: r.o.Now().Wall}, by, store.Time{}
 	if _, err := r.o.Store.PutAction(ctx, a); err != nil {
@@ -71,10 +72,21 @@ func (r *Runner) undoFailed(ctx context.Context, a store.Action, err error) (sto
 		wait *= 60 * 6
 		r.o.Alarm(fmt.Sprintf("%s %s could not be undone: %s; try by hand: osmctl undo %d", a.Name, a.Target, reasonOf(err), a.ID))
 	}
-	a.Outcome = "could not be undone: " + reasonOf(err)
+	a.Outcome = afterwards(a.Outcome, notUndone+reasonOf(err))
 	if !a.Until.IsZero() { // by itself: once more
 		a.NextAt = store.Time{Time: r.o.Now().Wall.Add(wait)}
 	}
 	_, putErr := r.o.Store.PutAction(ctx, a)
 	return a, errors.Join(err, putErr)
+}
+
+const notUndone = "could not be undone: "
+
+// afterwards adds to what was done what became of it later.
+func afterwards(outcome, said string) string {
+	outcome, _, _ = strings.Cut(outcome, "; "+notUndone) // of the attempt before
+	if outcome == "" {
+		return said
+	}
+	return outcome + "; " + said
 }
