@@ -15,6 +15,7 @@ const (
 	lookingEvery  = 150              // milliseconds between two of one account
 	maxWitnessed  = 10_000           // accounts of which something is remembered
 	maxPerAccount = 20               // pieces of evidence of one
+	forgetEvery   = 10_000           // milliseconds between two looks at all accounts for room
 	witnessedFor  = 10 * time.Minute // before an event it is still about
 )
 
@@ -39,6 +40,8 @@ type witnesses struct {
 	mu     sync.Mutex // guards what follows
 	of     map[string]*witnessed
 	events map[int64]policy.Event // that are open and whose evidence is kept
+
+	fullUntil int64 // boot time: of has no room
 }
 
 type witnessed struct {
@@ -75,10 +78,7 @@ func (w *witnesses) turn(d *policy.Decision) bool {
 	defer w.mu.Unlock()
 	a := w.of[evidenceAccount(&d.Identity)]
 	if a == nil {
-		if len(w.of) >= maxWitnessed {
-			w.forget(d.At.Boot)
-		}
-		if len(w.of) >= maxWitnessed {
+		if len(w.of) >= maxWitnessed && !w.forget(d.At.Boot) {
 			return false
 		}
 		a = &witnessed{}
@@ -91,13 +91,20 @@ func (w *witnesses) turn(d *policy.Decision) bool {
 	return true
 }
 
-// forget drops the accounts of which nothing is worth remembering.
-func (w *witnesses) forget(now int64) {
+// forget drops the accounts of which nothing is worth remembering, and reports whether
+// there is room. It looks at all of them, so not more than once in a while: it is called
+// while a message waits.
+func (w *witnesses) forget(now int64) (room bool) {
+	if now < w.fullUntil {
+		return false
+	}
+	w.fullUntil = now + forgetEvery
 	for name, a := range w.of {
 		if now-a.next > witnessedFor.Milliseconds() {
 			delete(w.of, name)
 		}
 	}
+	return len(w.of) < maxWitnessed
 }
 
 // evidenceAccount is the account that a message's evidence is about: of a shared web
