@@ -40,7 +40,7 @@ func startAlone(cfg config.Config, o options, log *slog.Logger) error {
 	exec.PeerUIDs = []uint32{uint32(os.Getuid())}
 	parts := newLife()
 	parts.start(inspectSocket, func(ctx context.Context) error {
-		return origin.ServeInspect(ctx, sockets[inspectSocket], origin.InspectOptions{UID: uint32(os.Getuid()), Exim: cfg.Exim.Binary, Log: log})
+		return origin.ServeInspect(ctx, sockets[inspectSocket], origin.InspectOptions{UID: uint32(os.Getuid()), Exim: cfg.Exim.Binary, Pool: poolsInFiles(), Log: log})
 	})
 	parts.start(executorSocket, func(ctx context.Context) error { return actions.ServeExecutor(ctx, sockets[executorSocket], exec) })
 	err = serve(cfg, o, sockets, log)

@@ -132,6 +132,8 @@ func (d *daemon) buildEvidence() error {
 	for _, p := range cfg.Pools() {
 		o.Pools = append(o.Pools, evidence.Pool{Name: p.Name, Address: p.Address, StatusPath: p.StatusPath})
 	}
+	asker := poolQuestions{named: o.Pools, inspector: d.flow.inspector}
+	o.AskPool, o.StillRuns = asker.ask, asker.stillRuns
 	g, err := evidence.New(o)
 	if err != nil {
 		return fmt.Errorf("[evidence]: %w", err)

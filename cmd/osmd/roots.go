@@ -39,7 +39,7 @@ func inspect(configPath string) error {
 	again := make(chan struct{})
 	g.Go(func() error {
 		return origin.ServeInspect(ctx, l, origin.InspectOptions{UID: uint32(id.osm.UID), Exim: cfg.Exim.Binary, Log: log,
-			Maps: func(ctx context.Context) error { return look(ctx, again) }})
+			Maps: func(ctx context.Context) error { return look(ctx, again) }, Pool: poolsInFiles()})
 	})
 	g.Go(func() error {
 		err := origin.ExportMaps(ctx, origin.ExportOptions{Sources: origin.CPanelMaps(), Users: "/var/cpanel/users",

@@ -160,6 +160,11 @@ func AskPool(ctx context.Context, p Pool) ([]byte, error) {
 		return nil, err
 	}
 	defer func() { _ = c.Close() }() // the answer was read by then
+	return askOver(ctx, c, p)
+}
+
+// askOver asks over a connection to the pool.
+func askOver(ctx context.Context, c net.Conn, p Pool) ([]byte, error) {
 	deadline, ok := ctx.Deadline()
 	if !ok {
 		deadline = time.Now().Add(askTime)
@@ -167,7 +172,7 @@ func AskPool(ctx context.Context, p Pool) ([]byte, error) {
 	if err := c.SetDeadline(deadline); err != nil {
 		return nil, err
 	}
-	_, err = c.Write(appendFCGIRequest(nil, [][2]string{
+	_, err := c.Write(appendFCGIRequest(nil, [][2]string{
 		{"GATEWAY_INTERFACE", "CGI/1.1"}, {"SERVER_PROTOCOL", "HTTP/1.1"}, {"SERVER_SOFTWARE", "osmd"},
 		{"REQUEST_METHOD", "GET"}, {"QUERY_STRING", "full&json"}, {"REMOTE_ADDR", "127.0.0.1"},
 		{"SCRIPT_NAME", p.StatusPath}, {"SCRIPT_FILENAME", p.StatusPath}, {"REQUEST_URI", p.StatusPath + "?full&json"},

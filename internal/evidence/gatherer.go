@@ -41,6 +41,9 @@ type Options struct {
 	// AskPool asks a pool in the gatherer's place; nil: [AskPool]. It is for a daemon that may
 	// not connect to the pools itself.
 	AskPool func(context.Context, Pool) ([]byte, error)
+	// StillRuns tells whether a process is the one that was seen, for a daemon to which /proc
+	// does not show others' processes; nil: only /proc is asked.
+	StillRuns func(context.Context, *policy.Process) bool
 	// Patience is how long one message's request may be watched, beside the questions
 	// themselves; 0 = 1.2 s. Apache tells times in seconds only: within this time either a
 	// second is up or the request ends, and its beginning is known.
@@ -206,7 +209,7 @@ func (q *question) follow(ctx context.Context) (*track, sample, error) {
 	if clockSet(q.at, policy.Moment{Wall: s.wall, Boot: s.after}) {
 		return nil, s, errors.New("the clock was set since: Apache's times say nothing")
 	}
-	if !stillRuns(q.worker) {
+	if !q.workerRuns(ctx) {
 		return nil, s, fmt.Errorf("process %d of Apache's status is not the one that it was", q.worker.PID)
 	}
 	q.g.remember(t)

@@ -25,7 +25,7 @@ func (q *question) fpm(ctx context.Context, claim policy.Evidence) policy.Eviden
 	if f < connected {
 		return note(claim, "php-fpm status, pool %.40s, worker %d: not certain which of its requests it was", pool.Pool, p.PID)
 	}
-	if !stillRuns(q.worker) {
+	if !q.workerRuns(ctx) {
 		return note(claim, "php-fpm's process %d is not the one that it was", p.PID)
 	}
 	e := policy.Evidence{

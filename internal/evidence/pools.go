@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -56,6 +57,11 @@ type pools struct {
 
 // named are all pools of that name: each version of PHP may have one.
 func (p *pools) named(name string) []Pool {
+	return p.like(func(pool Pool) bool { return pool.Name == name })
+}
+
+// like are the pools that are meant, each once.
+func (p *pools) like(meant func(Pool) bool) []Pool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if now := p.now().Boot; len(p.globs) > 0 && (p.read == 0 || now-p.read > poolsAge) {
@@ -64,7 +70,7 @@ func (p *pools) named(name string) []Pool {
 	var out []Pool
 	for _, list := range [][]Pool{p.fixed, p.found} {
 		for _, pool := range list {
-			if pool.Name == name {
+			if meant(pool) && !slices.Contains(out, pool) {
 				out = append(out, pool)
 			}
 		}

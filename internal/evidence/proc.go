@@ -2,6 +2,7 @@ package evidence
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"os"
 	"strconv"
@@ -24,6 +25,13 @@ func stillRuns(p *policy.Process) bool {
 	}
 	state, started, ok := parseStat(b)
 	return ok && started == p.Started && state != 'Z' && state != 'X'
+}
+
+// workerRuns reports whether the worker is the process that it was. Of one that /proc does
+// not show, whoever sees it has the word.
+func (q *question) workerRuns(ctx context.Context) bool {
+	ask := q.g.opt.StillRuns
+	return stillRuns(q.worker) || ask != nil && ask(ctx, q.worker)
 }
 
 // parseStat reads state and start time. The program's name may hold anything, so the fields

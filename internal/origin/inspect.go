@@ -46,6 +46,9 @@ type InspectOptions struct {
 	Conns int    // connections served at once, 0 = 16; more are closed
 	// Maps copies the account maps again and returns when that is done; nil = there are none.
 	Maps func(ctx context.Context) error
+	// Pool returns the status page of the one php-fpm pool whose name and address, by what
+	// this host's own files say, have these numbers ([PoolNumber]); nil = none is asked.
+	Pool func(ctx context.Context, name, address uint32) ([]byte, error)
 	Log  *slog.Logger
 }
 
@@ -58,7 +61,7 @@ func ServeInspect(ctx context.Context, l *net.UnixListener, o InspectOptions) er
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	s := &inspectServer{opt: o, memory: newMemoryReads(cancel)}
+	s := &inspectServer{opt: o, memory: newMemoryReads(cancel), pools: newPoolAsks(o.Pool)}
 	defer context.AfterFunc(ctx, func() { _ = l.Close() })()
 	slots := make(chan struct{}, o.Conns)
 	var running sync.WaitGroup
@@ -97,6 +100,7 @@ func closeIf(c *net.UnixConn) {
 type inspectServer struct {
 	opt    InspectOptions
 	memory *memoryReads
+	pools  *poolAsks
 }
 
 // serve answers the questions of one connection in their order.
@@ -121,20 +125,31 @@ func (s *inspectServer) serve(ctx context.Context, c *net.UnixConn) {
 		if _, err := io.ReadFull(c, buf[:]); err != nil {
 			return // the asker has gone, or sleeps
 		}
-		a := answer{status: statusRefused}
-		switch q, err := parseQuestion(buf[:]); {
-		case err != nil:
-		case q.kind == askMaps:
-			a = s.maps(ctx)
-		default:
-			a = s.answer(ctx, q)
-		}
+		frame := s.reply(ctx, buf[:])
 		if err := c.SetDeadline(time.Now().Add(inspectWrite)); err != nil {
 			return
 		}
-		if _, err := c.Write(appendAnswer(nil, a)); err != nil || a.status == statusRefused {
+		if _, err := c.Write(frame); err != nil || frame[4] == statusRefused {
 			return
 		}
+	}
+}
+
+// reply is the frame that answers a question.
+func (s *inspectServer) reply(ctx context.Context, b []byte) []byte {
+	switch q, err := parseQuestion(b); {
+	case err != nil:
+		return appendAnswer(nil, answer{status: statusRefused})
+	case q.kind == askMaps:
+		return appendAnswer(nil, s.maps(ctx))
+	case q.kind == askPool:
+		page, err := s.pools.page(ctx, q)
+		if err != nil {
+			return appendPage(nil, statusRefused, nil)
+		}
+		return appendPage(nil, statusOK, page)
+	default:
+		return appendAnswer(nil, s.answer(ctx, q))
 	}
 }
 

@@ -28,6 +28,7 @@ var ErrInspectorAway = errors.New("inspector away")
 type Inspector struct {
 	socket string
 	conns  chan net.Conn        // idle places; nil = not connected
+	pools  chan struct{}        // places of questions about pools, which have connections of their own
 	now    func() time.Duration // since boot
 
 	mu         sync.Mutex
@@ -38,7 +39,7 @@ type Inspector struct {
 
 // NewInspector returns a client of the inspector that listens on socket.
 func NewInspector(socket string) *Inspector {
-	i := &Inspector{socket: socket, conns: make(chan net.Conn, inspectorConns), now: bootNow}
+	i := &Inspector{socket: socket, conns: make(chan net.Conn, inspectorConns), pools: make(chan struct{}, poolConns), now: bootNow}
 	for range inspectorConns {
 		i.conns <- nil
 	}
@@ -48,6 +49,9 @@ func NewInspector(socket string) *Inspector {
 // Close closes the kept connections; questions under way end first.
 func (i *Inspector) Close() error {
 	var errs []error
+	for range poolConns {
+		i.pools <- struct{}{}
+	}
 	for range inspectorConns {
 		if c := <-i.conns; c != nil {
 			errs = append(errs, c.Close())
@@ -166,14 +170,22 @@ func (i *Inspector) exchange(ctx context.Context, c net.Conn, q question) (answe
 }
 
 func talk(ctx context.Context, c net.Conn, q question) (answer, error) {
-	deadline, _ := ctx.Deadline()
-	if err := c.SetDeadline(deadline); err != nil {
-		return answer{}, fmt.Errorf("ask the inspector: %w", err)
-	}
-	if _, err := c.Write(appendQuestion(make([]byte, 0, questionLen), q)); err != nil {
-		return answer{}, fmt.Errorf("ask the inspector: %w", err)
+	if err := put(ctx, c, q); err != nil {
+		return answer{}, err
 	}
 	return readAnswer(c)
+}
+
+// put sends a question; the answer, too, must then come before ctx's deadline.
+func put(ctx context.Context, c net.Conn, q question) error {
+	deadline, _ := ctx.Deadline()
+	if err := c.SetDeadline(deadline); err != nil {
+		return fmt.Errorf("ask the inspector: %w", err)
+	}
+	if _, err := c.Write(appendQuestion(make([]byte, 0, questionLen), q)); err != nil {
+		return fmt.Errorf("ask the inspector: %w", err)
+	}
+	return nil
 }
 
 // connect accepts as inspector only root, or ourselves where everything runs in one

@@ -12,10 +12,12 @@ import (
 // The inspector's wire, on a kept SOCK_STREAM connection, one answer per question in
 // their order. All numbers are big-endian; a text is a 16-bit length and its bytes.
 //
-//	question  9 bytes: kind (1 = chain, 2 = owner, 3 = copy the account maps again),
-//	          then pid and 0, or uid and inode, or 0 and 0
+//	question  9 bytes: kind (1 = chain, 2 = owner, 3 = copy the account maps again,
+//	          4 = status page of a pool), then pid and 0, or uid and inode, or 0 and 0,
+//	          or the numbers ([PoolNumber]) of the pool's name and address
 //	answer    32-bit length of the rest; status; 1 if the parent is Exim, else 0;
 //	          number of processes; the processes, nearest first
+//	page      the answer to 4: 32-bit length of the rest; status; the status page
 //	process   pid, uid (32 bits each), start time (64); executable, working
 //	          directory; number of arguments, the arguments; the five variables
 const (
@@ -23,10 +25,11 @@ const (
 	askChain    = 1
 	askOwner    = 2
 	askMaps     = 3
+	askPool     = 4
 
 	statusOK      = 0
 	statusGone    = 1 // no such process or socket (any more)
-	statusRefused = 2 // not a question
+	statusRefused = 2 // not a question, or one that is not answered
 
 	maxParents   = 6
 	maxProcesses = 1 + maxParents
@@ -35,6 +38,7 @@ const (
 	maxArgBytes  = 4096
 	maxVariable  = 512
 	maxAnswer    = 128 << 10
+	maxPage      = maxAnswer - 1
 )
 
 // question is what the inspector can be asked.
@@ -42,16 +46,20 @@ type question struct {
 	kind       uint8
 	pid        uint32 // askChain
 	uid, inode uint32 // askOwner
+
+	name, address uint32 // askPool
 }
 
 func appendQuestion(dst []byte, q question) []byte {
-	dst = append(dst, q.kind)
-	if q.kind == askChain {
-		dst = binary.BigEndian.AppendUint32(dst, q.pid)
-		return binary.BigEndian.AppendUint32(dst, 0)
+	first, second := q.uid, q.inode
+	switch q.kind {
+	case askChain:
+		first, second = q.pid, 0
+	case askPool:
+		first, second = q.name, q.address
 	}
-	dst = binary.BigEndian.AppendUint32(dst, q.uid)
-	return binary.BigEndian.AppendUint32(dst, q.inode)
+	dst = binary.BigEndian.AppendUint32(append(dst, q.kind), first)
+	return binary.BigEndian.AppendUint32(dst, second)
 }
 
 func parseQuestion(b []byte) (question, error) {
@@ -66,6 +74,8 @@ func parseQuestion(b []byte) (question, error) {
 		return question{kind: askOwner, uid: first, inode: second}, nil
 	case b[0] == askMaps && first == 0 && second == 0:
 		return question{kind: askMaps}, nil
+	case b[0] == askPool:
+		return question{kind: askPool, name: first, address: second}, nil
 	}
 	return question{}, fmt.Errorf("question of kind %d about %d and %d is not one of ours", b[0], first, second)
 }
@@ -119,21 +129,56 @@ func appendText(dst []byte, s string, limit int) []byte {
 	return append(dst, s...)
 }
 
-// readAnswer reads one frame. It allocates no more than maxAnswer whatever is sent.
+// appendPage writes the frame that answers askPool. A page beyond maxPage is refused: half
+// of one says nothing.
+func appendPage(dst []byte, status uint8, page []byte) []byte {
+	switch {
+	case status != statusOK:
+		page = nil
+	case len(page) > maxPage:
+		status, page = statusRefused, nil
+	}
+	dst = binary.BigEndian.AppendUint32(dst, uint32(1+len(page)))
+	return append(append(dst, status), page...)
+}
+
+// parsePage reads a frame without its length. What follows another status than statusOK is
+// passed over: an inspector that does not know the question refuses it in an answer's form.
+func parsePage(b []byte) (status uint8, page []byte, err error) {
+	if len(b) == 0 || len(b) > maxAnswer || b[0] > statusRefused {
+		return 0, nil, errors.New("inspector's page has a wrong head")
+	}
+	if b[0] != statusOK {
+		return b[0], nil, nil
+	}
+	return statusOK, b[1:], nil
+}
+
+// readAnswer reads one frame of an answer.
 func readAnswer(r io.Reader) (answer, error) {
+	b, err := readFrame(r)
+	if err != nil {
+		return answer{}, err
+	}
+	return parseAnswer(b)
+}
+
+// readFrame reads a frame and returns it without its length. It allocates no more than
+// maxAnswer whatever is sent.
+func readFrame(r io.Reader) ([]byte, error) {
 	var head [4]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return answer{}, fmt.Errorf("read the inspector's answer: %w", err)
+		return nil, fmt.Errorf("read the inspector's answer: %w", err)
 	}
 	size := binary.BigEndian.Uint32(head[:])
 	if size > maxAnswer {
-		return answer{}, fmt.Errorf("inspector's answer of %d bytes is too long", size)
+		return nil, fmt.Errorf("inspector's answer of %d bytes is too long", size)
 	}
 	b := make([]byte, size)
 	if _, err := io.ReadFull(r, b); err != nil {
-		return answer{}, fmt.Errorf("read the inspector's answer: %w", err)
+		return nil, fmt.Errorf("read the inspector's answer: %w", err)
 	}
-	return parseAnswer(b)
+	return b, nil
 }
 
 // parseAnswer reads a frame without its length.

@@ -81,14 +81,63 @@ func FuzzParseQuestion(f *testing.F) {
 	f.Add(appendQuestion(nil, question{kind: askChain, pid: 4711}))
 	f.Add(appendQuestion(nil, question{kind: askOwner, uid: 1001, inode: 5}))
 	f.Add(appendQuestion(nil, question{kind: askMaps}))
+	f.Add(appendQuestion(nil, question{kind: askPool, name: PoolNumber("shop"), address: PoolNumber("/run/php/shop.sock")}))
 	f.Add([]byte("GET / HTTP/1.0"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		q, err := parseQuestion(b)
 		if err != nil {
 			return
 		}
-		if again := appendQuestion(nil, q); !bytes.Equal(again, b) {
+		if again := appendQuestion(nil, q); !bytes.Equal(again, b) || len(again) != questionLen {
 			t.Errorf("written again: got %q, want %q", again, b)
+		}
+	})
+}
+
+func TestPageComesBackAsItWasSentOrNotAtAll(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		status uint8
+		page   string
+		want   uint8
+		got    string
+	}{
+		{"a page", statusOK, `{"pool":"shop"}`, statusOK, `{"pool":"shop"}`},
+		{"an empty page", statusOK, "", statusOK, ""},
+		{"the largest", statusOK, strings.Repeat("x", maxPage), statusOK, strings.Repeat("x", maxPage)},
+		{"one beyond it", statusOK, strings.Repeat("x", maxPage+1), statusRefused, ""},
+		{"a refusal", statusRefused, "secret", statusRefused, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b, err := readFrame(bytes.NewReader(appendPage(nil, tt.status, []byte(tt.page))))
+			if err != nil {
+				t.Fatal(err)
+			}
+			status, page, err := parsePage(b)
+			if err != nil || status != tt.want || string(page) != tt.got {
+				t.Errorf("got status %d, %d bytes, %v; want %d and %d bytes", status, len(page), err, tt.want, len(tt.got))
+			}
+		})
+	}
+	old := appendAnswer(nil, answer{status: statusRefused})[4:]
+	if status, page, err := parsePage(old); err != nil || status != statusRefused || page != nil {
+		t.Errorf("an inspector that does not know the question: %d, %q, %v", status, page, err)
+	}
+}
+
+func FuzzParsePage(f *testing.F) {
+	f.Add(appendPage(nil, statusOK, []byte(`{"pool":"shop"}`))[4:])
+	f.Add(appendPage(nil, statusRefused, nil)[4:])
+	f.Add(appendAnswer(nil, answer{status: statusRefused})[4:])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		status, page, err := parsePage(b)
+		switch {
+		case err != nil || status != statusOK:
+			if page != nil {
+				t.Errorf("status %d, %v with a page of %d bytes", status, err, len(page))
+			}
+		case !bytes.Equal(appendPage(nil, status, page)[4:], b):
+			t.Errorf("written again it is not %q", b)
 		}
 	})
 }
