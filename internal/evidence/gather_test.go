@@ -401,6 +401,25 @@ func TestPHPFPM(t *testing.T) {
 	}
 }
 
+// A daemon to which /proc hides others' processes has somebody else look at them.
+func TestAWorkerThatProcDoesNotShow(t *testing.T) {
+	for _, runs := range []bool{true, false} {
+		s := newScene(t)
+		now := s.clock().Boot
+		worker := real(t, 20001, "/usr/sbin/php-fpm8.2", "php-fpm: pool shop")
+		worker.Started-- // in /proc it is not to be found
+		s.procs = []fpmProcess{{PID: worker.PID, State: "Running", Method: "GET", URI: "/a.php", Script: "/srv/shop/a.php"}}
+		s.servePool(func(int) int64 { return now - 900 })
+		g := s.gatherer()
+		g.opt.StillRuns = func(_ context.Context, p *policy.Process) bool { return runs && p.PID == worker.PID && p.Started == worker.Started }
+		at := s.clock()
+		e := g.Gather(context.Background(), message, []policy.Process{exim, sentAt(now - 200), worker, rootsFPM}, shops, at)
+		if named := e.Script == "/srv/shop/a.php"; named != runs {
+			t.Errorf("if others see it run (%v) the evidence is %+v", runs, e)
+		}
+	}
+}
+
 func TestWithoutAnyServerTheClaimRemains(t *testing.T) {
 	clock := origin.Clock()
 	g, err := New(Options{Now: clock})

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -32,6 +33,10 @@ const (
 )
 
 func TestMain(m *testing.M) {
+	if question := strings.Fields(os.Getenv(askerEnv)); len(question) == 3 {
+		actAsAsker(question[0], question[1], question[2])
+		os.Exit(0)
+	}
 	if err := lab.Enter(); err != nil {
 		fmt.Fprintln(os.Stderr, "evidence:", err)
 		os.Exit(1)
