@@ -3,6 +3,7 @@ package units
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -27,6 +28,7 @@ listen.mode = 0660
 pm = static
 pm.max_children = 2
 pm.status_path = /fpm-status
+php_admin_value[sendmail_path] = /usr/sbin/sendmail -t -i
 `
 
 // startFPM runs php-fpm on a pool where Debian keeps them, in a folder of its own there.
@@ -46,10 +48,13 @@ func startFPM(t *testing.T) (socket string) {
 			t.Error(err)
 		}
 	})
-	run := machine.Dir + "/php" // www-data's, as /run/php
+	run, err := os.MkdirTemp(machine.Dir, "php-") // www-data's, as /run/php
+	if err != nil {
+		t.Fatal(err)
+	}
 	file := etc + "/8.2/fpm/pool.d/units.conf"
 	conf := etc + "/8.2/fpm/php-fpm.conf"
-	err = errors.Join(os.Mkdir(run, 0o755), os.Chown(run, 33, 33), os.MkdirAll(filepath.Dir(file), 0o755),
+	err = errors.Join(os.Chmod(run, 0o755), os.Chown(run, 33, 33), os.MkdirAll(filepath.Dir(file), 0o755),
 		os.WriteFile(file, fmt.Appendf(nil, debianPool, run), 0o644),
 		os.WriteFile(conf, fmt.Appendf(nil, "[global]\nerror_log = %s/fpm.log\ninclude = %s\n", machine.Dir, file), 0o644))
 	if err != nil {
@@ -94,4 +99,95 @@ func TestTheInspectorMayAskThePoolsOfPHPFPM(t *testing.T) {
 		t.Error(err)
 	}
 	p.inspect.hasJustTheRights()
+}
+
+// overPage sends one message more than an account may, and takes its time as a page does
+// that sends much.
+const overPage = `<?php
+usleep(200000);
+for ($i = 0; $i < 4; $i++) mail("to@sink.example", "over", "Hello.\n");
+usleep(1000000);
+`
+
+// The daemon itself sees neither the pool's socket nor, as its unit has it, the worker.
+func TestTheScriptOfAPoolIsKnownAsInstalled(t *testing.T) {
+	hideProcesses(t)
+	socket := startFPM(t)
+	p := startAll(t)
+	script := machine.HomeOf("shop") + "/over.php"
+	if err := errors.Join(os.WriteFile(script, []byte(overPage), 0o644), os.Chmod(script, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	runPage(t, socket, script)
+	err := lab.WaitFor(10*time.Second, "an event with the script", func() error {
+		var list struct{ Items []struct{ ID int64 } }
+		if err := p.ctl.JSON(&list, "events", "--account", "shop"); err != nil || len(list.Items) == 0 {
+			return fmt.Errorf("no event: %w", err)
+		}
+		var e struct {
+			Requests []struct{ Script, URL, Basis, Confidence string }
+		}
+		err := p.ctl.JSON(&e, "event", fmt.Sprint(list.Items[0].ID))
+		if err == nil && (len(e.Requests) == 0 || e.Requests[0].Script != script || e.Requests[0].Confidence != "high" || e.Requests[0].URL != "/over.php?a=1") {
+			err = fmt.Errorf("its evidence is %+v", e.Requests)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	var st struct{ Alarms []struct{ Name string } }
+	if err := p.ctl.JSON(&st, "status"); err != nil {
+		t.Error(err)
+	}
+	for _, a := range st.Alarms {
+		if a.Name == "inspector" {
+			t.Error("there is an alarm about the inspector")
+		}
+	}
+}
+
+// hideProcesses does for all but root's part with CAP_SYS_PTRACE what ProtectProc=invisible
+// of the daemon's unit does.
+func hideProcesses(t *testing.T) {
+	t.Helper()
+	if got := readUnit(t, "osmd.service").get(t, "ProtectProc"); got != "invisible" {
+		t.Fatalf("the daemon's unit has ProtectProc=%s", got)
+	}
+	if err := syscall.Mount("proc", "/proc", "proc", 0, "hidepid=invisible"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount("/proc", syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// runPage has the pool run a page, as a web server does, and waits for its end.
+func runPage(t *testing.T, socket, script string) {
+	t.Helper()
+	record := func(kind byte, content string) string {
+		return string([]byte{1, kind, 0, 1, byte(len(content) >> 8), byte(len(content)), 0, 0}) + content
+	}
+	var params strings.Builder
+	for _, kv := range [][2]string{{"REQUEST_METHOD", "GET"}, {"SCRIPT_FILENAME", script}, {"SCRIPT_NAME", "/over.php"},
+		{"REQUEST_URI", "/over.php?a=1"}, {"QUERY_STRING", "a=1"}} {
+		fmt.Fprintf(&params, "%c%c%s%s", len(kv[0]), len(kv[1]), kv[0], kv[1])
+	}
+	c, err := net.Dial("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Write([]byte(record(1, "\x00\x01\x00\x00\x00\x00\x00\x00") + record(4, params.String()) + record(4, "") + record(5, ""))); err != nil {
+		t.Fatal(err)
+	}
+	out, err := io.ReadAll(c)
+	if err != nil || strings.Contains(string(out), "Status: ") || strings.Contains(string(out), "rror") {
+		t.Fatalf("the page answers %q, %v", out, err)
+	}
 }
