@@ -145,6 +145,10 @@ func TestTheScriptOfAPoolIsKnownAsInstalled(t *testing.T) {
 			t.Error("there is an alarm about the inspector")
 		}
 	}
+	if _, err := p.ctl.Osmctl("held", "discard", p.held(t, 1)[0], "--yes"); err != nil { // the queue is the other tests' too
+		t.Error(err)
+	}
+	p.held(t, 0)
 }
 
 // hideProcesses does for all but root's part with CAP_SYS_PTRACE what ProtectProc=invisible
