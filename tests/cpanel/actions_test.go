@@ -129,7 +129,8 @@ func TestWhatFollowsOutsideThePanel(t *testing.T) {
 		l.Run("sh", "-ec", `cp /srv/tests/panel/csf/csf /usr/sbin/csf; chmod 755 /usr/sbin/csf; mkdir -p /etc/csf /var/lib/csf
 		echo 'TESTING = "0"' >/etc/csf/csf.conf; touch /etc/csf/csf.deny /etc/csf/csf.allow /etc/csf/csf.ignore /var/lib/csf/csf.tempban
 		printf '[[script]]\nname = "ticket"\ncommand = ["/usr/local/sbin/ticket", "new"]\nuser = "nobody"\n' >>/etc/osm/executor.toml`)
-		l.program("/usr/local/sbin/ticket", "cat >/tmp/ticket.$1; id -un >>/tmp/ticket.who\n")
+		l.program("/usr/local/sbin/ticket", "cat >/run/ticket/$1; id -un >>/run/ticket/who\n")
+		l.Run("install", "-d", "-o", "nobody", "/run/ticket")
 	})
 	t.Run("a directory that sends too much is renamed, and given back", func(t *testing.T) {
 		l.Run("sh", "-ec", "cd /home/blog/public_html && mkdir 'up loads' && echo '<?php' >'up loads/x.php' && chown -R blog:blog 'up loads'")
@@ -159,10 +160,10 @@ func TestWhatFollowsOutsideThePanel(t *testing.T) {
 			Event  struct{ Account, Trigger string }
 		}
 		l.eventually("the ticket", func() bool {
-			out, code := l.Try("", "cat", "/tmp/ticket.who")
+			out, code := l.Try("", "cat", "/run/ticket/who")
 			return code == 0 && out == "nobody\n"
 		})
-		if err := json.Unmarshal([]byte(l.Read("/tmp/ticket.new")), &r); err != nil || r.Schema != "osm-report/1" || r.Event.Account != "shop" || r.Event.Trigger != "scripts-hour" {
+		if err := json.Unmarshal([]byte(l.Read("/run/ticket/new")), &r); err != nil || r.Schema != "osm-report/1" || r.Event.Account != "shop" || r.Event.Trigger != "scripts-hour" {
 			t.Errorf("the program was given %+v, %v", r, err)
 		}
 	})

@@ -202,7 +202,7 @@ func TestADatabaseThatIsDamagedWhileInUseIsSetAside(t *testing.T) {
 	answered(t)
 	all.frozenBut(t, d, limit-20)
 	// What nobody reads nobody misses: it is met by whoever looks back.
-	eventually(t, 15*time.Second, "somebody who reads to meet the damage", func() error {
+	eventually(t, 40*time.Second, "somebody who reads to meet the damage", func() error {
 		for _, args := range [][]string{{"top"}, {"events"}, {"explain", old}} {
 			_, _ = d.Osmctl(args...) // what it answers from a damaged database is not the question
 		}

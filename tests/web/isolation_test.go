@@ -24,11 +24,12 @@ import (
 type theirs struct {
 	account, mailbox, ref, messageID, subject string
 	event, limit, exemption, hold, audit      int64
+	action                                    int64
 }
 
 func nobodys() theirs {
 	return theirs{account: "nosuchaccount", mailbox: "info@nosuchaccount.example", ref: "zzzzzzzz", messageID: "1zzzzz-000000zzzzz-0000", subject: "Never sent",
-		event: 987654, limit: 987654, exemption: 987654, hold: 987654, audit: 987654}
+		event: 987654, limit: 987654, exemption: 987654, hold: 987654, audit: 987654, action: 987654}
 }
 
 // carols makes carol's accounts send, and sets things for them.
@@ -55,6 +56,7 @@ func carols(t *testing.T) theirs {
 		}
 	}
 	c.audit = list[numbered](t, "audit")[0].ID
+	c.action = list[numbered](t, "actions", "--account", c.account)[0].ID
 	return c
 }
 
@@ -117,6 +119,8 @@ func pageRequests(x theirs) map[string][]asked {
 		"post exemptions/{id}/remove": {{"exemptions/" + id(x.exemption) + "/remove", url.Values{"reason": {"x"}}}},
 		"post holds/new":              {{"holds/new", url.Values{"scope": {"account"}, "account": {x.account}, "reason": {"x"}}}},
 		"post holds/{id}/end":         {{"holds/" + id(x.hold) + "/end", url.Values{"reason": {"x"}}}},
+		"get actions/{id}/undo":       {{page: "actions/" + id(x.action) + "/undo"}},
+		"post actions/{id}/undo":      {{"actions/" + id(x.action) + "/undo", url.Values{"reason": {"x"}}}},
 		"post audit/{id}/undo":        {{"audit/" + id(x.audit) + "/undo", url.Values{"reason": {"x"}}}},
 	}
 }
@@ -127,7 +131,7 @@ func openPages(x theirs) map[string][]string {
 	filter := "?account=" + x.account + "&q=" + x.account + "&mailbox=" + x.mailbox + "&level=account&name=" + x.account + "&state=all&since=30d"
 	return map[string][]string{
 		"get {$}": {""}, "get now": {"now", "now" + filter}, "get senders": {"senders", "senders" + filter, "senders?q=carol"},
-		"get messages": {"messages", "messages" + filter}, "get events": {"events", "events" + filter}, "get held": {"held", "held" + filter},
+		"get messages": {"messages", "messages" + filter}, "get events": {"events", "events" + filter}, "get actions": {"actions", "actions" + filter, "actions?standing=1"}, "get held": {"held", "held" + filter},
 		"get limits": {"limits", "limits" + filter}, "get exemptions": {"exemptions", "exemptions" + filter}, "get audit": {"audit", "audit" + filter},
 		"get exemptions/new": {"exemptions/new"}, "get holds/new": {"holds/new"}, "get help": {"help"},
 		"get settings": {"settings"}, "get settings/doctor": {"settings/doctor"}, "get settings/config": {"settings/config"}, "get settings/export": {"settings/export"},
@@ -348,6 +352,7 @@ func apiRequests(x theirs) map[string][]asked {
 		"GET /v1/events/{id}":     {{page: "/v1/events/" + id(x.event)}},
 		"GET /v1/explain/{ref}":   {{page: "/v1/explain/" + x.ref}, {page: "/v1/explain/" + x.messageID}},
 		"POST /v1/explain":        {{"/v1/explain", control.Describe{Account: x.account, Subject: "x"}}},
+		"GET /v1/actions":         {{page: "/v1/actions"}, {page: "/v1/actions" + list}},
 		"GET /v1/audit":           {{page: "/v1/audit"}, {page: "/v1/audit" + list}},
 		"GET /v1/held":            {{page: "/v1/held"}, {page: "/v1/held" + list}},
 		"GET /v1/held/{ref}":      {{page: "/v1/held/" + x.ref}, {page: "/v1/held/" + x.messageID}},
@@ -370,6 +375,7 @@ func apiRequests(x theirs) map[string][]asked {
 		"GET /v1/decisions":          {{page: "/v1/decisions"}, {page: "/v1/decisions?account=" + x.account}},
 		"GET /v1/triggers":           {{page: "/v1/triggers"}, {page: "/v1/triggers?level=account&name=" + x.account}},
 		"POST /v1/preview":           {{"/v1/preview", limit}},
+		"POST /v1/actions/{id}/undo": {{page: "/v1/actions/" + id(x.action) + "/undo"}},
 		"POST /v1/audit/{id}/undo":   {{page: "/v1/audit/" + id(x.audit) + "/undo"}},
 		"POST /v1/login-links":       nil, "POST /v1/login-links/redeem": nil,
 	}
