@@ -411,7 +411,9 @@ func TestAWorkerThatProcDoesNotShow(t *testing.T) {
 		s.procs = []fpmProcess{{PID: worker.PID, State: "Running", Method: "GET", URI: "/a.php", Script: "/srv/shop/a.php"}}
 		s.servePool(func(int) int64 { return now - 900 })
 		g := s.gatherer()
-		g.opt.StillRuns = func(_ context.Context, p *policy.Process) bool { return runs && p.PID == worker.PID && p.Started == worker.Started }
+		g.opt.StillRuns = func(_ context.Context, p *policy.Process) bool {
+			return runs && p.PID == worker.PID && p.Started == worker.Started
+		}
 		at := s.clock()
 		e := g.Gather(context.Background(), message, []policy.Process{exim, sentAt(now - 200), worker, rootsFPM}, shops, at)
 		if named := e.Script == "/srv/shop/a.php"; named != runs {

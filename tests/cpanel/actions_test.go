@@ -167,6 +167,26 @@ func TestWhatFollowsOutsideThePanel(t *testing.T) {
 			t.Errorf("the program was given %+v, %v", r, err)
 		}
 	})
+	t.Run("mail is thrown away for a time, where that was asked for twice", func(t *testing.T) {
+		if out, code := l.Try("", ctl, "limit", "set", "--server", "--trigger", "subject-hour", "--actions", "discard=1h"); code == 0 || !strings.Contains(out, "confirm_loss") {
+			t.Errorf("asked for once: exit status %d: %s", code, out)
+		}
+		l.enforce("scripts-hour", 1000, "report")
+		l.enforce("subject-hour", 1, "discard=1h confirm-loss")
+		for range 2 {
+			l.script("rita", "Buy now")
+		}
+		a := l.standing("discard", "subject rita buy now")
+		queued := strings.Count(l.Run("exim", "-bp"), "<rita@whm.example>")
+		if out, code := l.script("rita", "Buy now"); code != 0 {
+			t.Errorf("whoever sends what is discarded sees exit status %d: %s", code, out)
+		}
+		l.Run("exim", "-q") // there it goes; what is not to be thrown away finds nobody who takes it
+		if now := strings.Count(l.Run("exim", "-bp"), "<rita@whm.example>"); now != queued {
+			t.Errorf("%d messages in the queue, after one that was to be discarded %d", queued, now)
+		}
+		l.undone(a)
+	})
 	t.Run("an address is blocked, and let in again", func(t *testing.T) {
 		l.Run("sh", "-c", "echo 198.51.100.9 >>/etc/recent_authed_mail_ips")
 		l.enforce("client-ip-hour", 1, "report,block-ip=1h")

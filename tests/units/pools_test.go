@@ -109,17 +109,26 @@ for ($i = 0; $i < 4; $i++) mail("to@sink.example", "over", "Hello.\n");
 usleep(1000000);
 `
 
-// The daemon itself sees neither the pool's socket nor, as its unit has it, the worker.
+// The daemon itself sees neither the pool's socket nor, as its unit has it, the worker. What
+// it comes to know is enough to take the script out of the way, and to give it back.
 func TestTheScriptOfAPoolIsKnownAsInstalled(t *testing.T) {
 	hideProcesses(t)
 	socket := startFPM(t)
 	p := startAll(t)
 	script := machine.HomeOf("shop") + "/over.php"
-	if err := errors.Join(os.WriteFile(script, []byte(overPage), 0o644), os.Chmod(script, 0o644)); err != nil {
+	uid := machine.UID("shop")
+	if err := errors.Join(os.WriteFile(script, []byte(overPage), 0o644), os.Chmod(script, 0o644), os.Chown(script, uid, uid)); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.Stat(script)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.ctl.Osmctl("limit", "set", "--account", "shop", "--trigger", "account-hour", "--actions", "report,rename-script=1h"); err != nil {
 		t.Fatal(err)
 	}
 	runPage(t, socket, script)
-	err := lab.WaitFor(10*time.Second, "an event with the script", func() error {
+	err = lab.WaitFor(10*time.Second, "an event with the script", func() error {
 		var list struct{ Items []struct{ ID int64 } }
 		if err := p.ctl.JSON(&list, "events", "--account", "shop"); err != nil || len(list.Items) == 0 {
 			return fmt.Errorf("no event: %w", err)
@@ -136,6 +145,7 @@ func TestTheScriptOfAPoolIsKnownAsInstalled(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
+	p.renamedAndBack(t, script, before)
 	var st struct{ Alarms []struct{ Name string } }
 	if err := p.ctl.JSON(&st, "status"); err != nil {
 		t.Error(err)
@@ -149,6 +159,42 @@ func TestTheScriptOfAPoolIsKnownAsInstalled(t *testing.T) {
 		t.Error(err)
 	}
 	p.held(t, 0)
+}
+
+// renamedAndBack waits until the script is out of the way, and takes that back.
+func (p *parts) renamedAndBack(t *testing.T, script string, before os.FileInfo) {
+	t.Helper()
+	err := lab.WaitFor(20*time.Second, "the script to be out of the way", func() error {
+		if _, err := os.Lstat(script); !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("it is there: %v", err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list struct {
+		Items []struct {
+			ID            int64
+			Name, Outcome string
+		}
+	}
+	err = lab.WaitFor(10*time.Second, "the action to be in force", func() error {
+		if err := p.ctl.JSON(&list, "actions", "--standing"); err != nil || len(list.Items) != 1 || list.Items[0].Name != "rename-script" {
+			return fmt.Errorf("in force: %+v, %v", list.Items, err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := p.ctl.Osmctl("undo", fmt.Sprint(list.Items[0].ID)); err != nil {
+		t.Fatalf("undo: %v: %s", err, out)
+	}
+	after, err := os.Stat(script)
+	if err != nil || !os.SameFile(before, after) || after.Mode() != before.Mode() || !after.ModTime().Equal(before.ModTime()) {
+		t.Errorf("after the undo: %+v, %v; before: %+v", after, err, before)
+	}
 }
 
 // hideProcesses does for all but root's part with CAP_SYS_PTRACE what ProtectProc=invisible
