@@ -39,10 +39,11 @@ func (r *Runner) Due(ctx context.Context, plan func(context.Context, policy.Even
 		if ctx.Err() != nil {
 			break
 		}
-		a := &due[i]
-		if a.State == StateFailed || a.State == StateWaiting {
+		a, err := &due[i], error(nil)
+		switch {
+		case a.State == StateFailed || a.State == StateWaiting:
 			err = r.again(ctx, a, plan)
-		} else {
+		case !r.o.ClockWrong():
 			_, err = r.Undo(ctx, a.ID, ByTime)
 		}
 		if err != nil {

@@ -94,6 +94,24 @@ func TestWhatFailsIsTriedAgainByRule(t *testing.T) {
 	}
 }
 
+// While the date may be wrong nothing ends before its time; what is to be done is done.
+func TestAWrongClockUndoesNothing(t *testing.T) {
+	a := newActing(t, policy.Action{Name: policy.ActionSuspendAccount, For: time.Hour})
+	wrong := true
+	a.runner.o.ClockWrong = func() bool { return wrong }
+	a.happens()
+	a.advance(2 * time.Hour)
+	a.due()
+	if x := a.last(); x.State != StateDone || !a.isSuspended() {
+		t.Errorf("while the clock may be wrong: %+v", x)
+	}
+	wrong = false
+	a.due()
+	if x := a.last(); x.State != StateUndone || a.isSuspended() {
+		t.Errorf("when it is right: %+v", x)
+	}
+}
+
 func TestWhatFailsTooOftenIsGivenUpAndTold(t *testing.T) {
 	a := newActing(t, policy.Action{Name: policy.ActionSuspendAccount})
 	a.panel.Fault("profile-a suspendacct")

@@ -62,6 +62,9 @@ type RunnerOptions struct {
 	Document func(ctx context.Context, ev *policy.Event) (text []byte, format string, err error)
 	// LiftOnNewPassword: a blocked login ends when the mailbox's password was changed.
 	LiftOnNewPassword func() bool
+	// ClockWrong reports whether the wall clock may be wrong: nothing is then undone for its
+	// time.
+	ClockWrong func() bool
 	// Grace is for how long nothing is done again that a person undid.
 	Grace func() time.Duration
 	// Alarm tells the operator that an action will not be done by itself.
@@ -77,6 +80,9 @@ type Runner struct{ o RunnerOptions }
 func NewRunner(o RunnerOptions) *Runner {
 	if o.Grace == nil {
 		o.Grace = func() time.Duration { return 0 }
+	}
+	if o.ClockWrong == nil {
+		o.ClockWrong = func() bool { return false }
 	}
 	if o.Kick == nil {
 		o.Kick = func() {}

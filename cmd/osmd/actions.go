@@ -12,9 +12,10 @@ import (
 func (d *daemon) buildRunner() {
 	d.runner = actions.NewRunner(actions.RunnerOptions{
 		Store: d.store, Executor: d.executor, Log: d.log.With("component", "actions"), Now: d.clock, Changed: d.changed,
-		Grace:  func() time.Duration { return d.engine.Rules().Settings.HoldGrace },
-		Alarm:  d.actionFailed,
-		Report: d.tell, Document: d.document,
+		Grace:      func() time.Duration { return d.engine.Rules().Settings.HoldGrace },
+		Alarm:      d.actionFailed,
+		ClockWrong: func() bool { return d.store.ClockSet() != "" },
+		Report:     d.tell, Document: d.document,
 		LiftOnNewPassword: func() bool { return d.settings.config().Actions.LiftOnNewPassword },
 		Kick: func() {
 			select {
@@ -101,7 +102,7 @@ func (d *daemon) followUp(ctx context.Context) error {
 			d.failedAt.Store(0)
 			d.alarms.clear("actions-failed")
 		}
-		if d.store.ClockSet() != "" || !d.store.Health().OK {
+		if !d.store.Health().OK {
 			continue
 		}
 		if err := d.runner.Due(ctx, d.planAgain); err != nil && ctx.Err() == nil {
