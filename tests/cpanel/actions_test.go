@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 )
 
 // row is an action as osmctl shows it.
@@ -120,6 +121,34 @@ func TestWhatFollowsOnCPanel(t *testing.T) {
 		if !strings.Contains(list.Items[0].Outcome, "unpaid") || l.Read("/var/cpanel/suspended/shop") != "unpaid" {
 			t.Errorf("it is %+v, and the panel's reason %q", list.Items[0], l.Read("/var/cpanel/suspended/shop"))
 		}
+	})
+}
+
+// A panel that hangs keeps nobody waiting: neither mail, nor another sender's hold. The
+// operator sees it, and it is tried again.
+func TestAPanelThatHangsKeepsNobodyWaiting(t *testing.T) {
+	l := newLive(t, func(l *live) {
+		l.Run("sh", "-c", `printf 'change_limit = "10s"\n' >>/etc/osm/executor.toml`)
+	})
+	l.fault("profile-d suspendacct")
+	l.enforce("account-hour", 1, "suspend-account,hold=1h")
+	l.script("blog", "one")
+	l.script("blog", "two")
+	l.eventually("the panel to be asked", func() bool {
+		return strings.Contains(l.calls(), "suspendacct")
+	})
+	began := time.Now()
+	for i := range 20 {
+		l.script("shop", fmt.Sprint("message ", i))
+	}
+	l.standing("hold", "account shop")
+	if took := time.Since(began); took > 8*time.Second {
+		t.Errorf("while the panel hangs twenty messages and a hold took %v", took)
+	}
+	l.eventually("the failure to be told", func() bool {
+		var list struct{ Items []row }
+		l.osmctl(&list, "actions", "--name", "suspend-account", "--account", "blog")
+		return len(list.Items) == 1 && list.Items[0].State == "failed" && strings.Contains(list.Items[0].Outcome, "10s")
 	})
 }
 
