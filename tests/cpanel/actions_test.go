@@ -63,7 +63,13 @@ func (l *live) enforce(trigger string, max int, actions string) {
 // What follows when somebody goes over a limit, from a real message to the changed state
 // and back to the same bytes.
 func TestWhatFollowsOnCPanel(t *testing.T) {
-	l := newLive(t)
+	l := newLive(t, func(l *live) {
+		for user, address := range map[string]string{"shop": "owner@elsewhere.example", "rita": "rita@elsewhere.example"} {
+			l.Run("sh", "-ec", `f=/var/cpanel/users/$0; (grep -v ^CONTACTEMAIL= $f || true; echo "CONTACTEMAIL=$1") >$f.new; mv $f.new $f`, user, address)
+		}
+	})
+	l.Run(ctl, "settings", "set", "report.to_customer", "true")
+	l.Run(ctl, "settings", "set", "report.to_reseller", "true")
 	l.Run(ctl, "settings", "set", "report.mail_to", "abuse@elsewhere.example")
 	t.Run("a stolen mailbox's login is blocked", func(t *testing.T) {
 		shadow := l.Read("/home/shop/etc/shop.example/shadow")
@@ -80,7 +86,7 @@ func TestWhatFollowsOnCPanel(t *testing.T) {
 			t.Errorf("after the undo %q, before %q", got, shadow)
 		}
 	})
-	t.Run("the operator is told by mail, which counts for nobody", func(t *testing.T) {
+	t.Run("operator, reseller and owner are told by mail, which counts for nobody", func(t *testing.T) {
 		var sent struct {
 			Items []struct{ Account, Source, Subject string }
 		}
@@ -88,8 +94,12 @@ func TestWhatFollowsOnCPanel(t *testing.T) {
 			l.osmctl(&sent, "decisions", "--account", "(system)")
 			return len(sent.Items) > 0 && strings.Contains(sent.Items[0].Subject, "shop")
 		})
-		if queue := l.Run("exim", "-bp"); !strings.Contains(queue, "abuse@elsewhere.example") {
-			t.Errorf("the queue:\n%s\nsent %+v", queue, sent)
+		l.eventually("three letters", func() bool {
+			queue := l.Run("exim", "-bp")
+			return strings.Contains(queue, "abuse@elsewhere.example") && strings.Contains(queue, "owner@elsewhere.example") && strings.Contains(queue, "rita@elsewhere.example")
+		})
+		if t.Failed() || l.T.Failed() {
+			t.Errorf("the queue:\n%s\nsent %+v", l.Run("exim", "-bp"), sent)
 		}
 	})
 	t.Run("an account's mail is held by the panel, and the account suspended the second time", func(t *testing.T) {
