@@ -22,8 +22,7 @@ func Remaining(steps []Step, done []string) []Step {
 }
 
 // Due does what waits for its turn, tries again what failed and is due, and undoes what has
-// stood for its time. plan
-// plans the actions of an event anew.
+// stood for its time. plan plans the actions of an event anew.
 func (r *Runner) Due(ctx context.Context, plan func(context.Context, policy.Event) ([]Step, error)) error {
 	due, err := r.o.Store.DueActions(ctx, r.o.Now().Wall)
 	if err != nil {

@@ -145,7 +145,7 @@ func (x *executor) change(ctx context.Context, req request, w *answerWriter) ans
 		}
 		return answer{Error: explain(req, err, "see state_dir in executor.toml")}
 	}
-	if !x.lockChange(ctx) {
+	if !turn(ctx, x.changing, x.o.ChangeLimit) {
 		return answer{Error: &ExecutorError{What: req.Verb, Why: "another change is still under way", Next: "try again", RetryAfter: time.Second}}
 	}
 	defer func() { <-x.changing }()
@@ -243,20 +243,6 @@ func (x *executor) undo(ctx context.Context, id string) (*Record, error) {
 		return r, err
 	}
 	return r, x.records.remove(r.ID)
-}
-
-// lockChange waits for the change before this one, not longer than one may last.
-func (x *executor) lockChange(ctx context.Context) bool {
-	t := time.NewTimer(x.o.ChangeLimit)
-	defer t.Stop()
-	select {
-	case x.changing <- struct{}{}:
-		return true
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return false
-	}
 }
 
 func (x *executor) logChange(req request, r *Record, err error) {

@@ -59,7 +59,9 @@ func makeChange(ctx context.Context, r *Runner, ev *policy.Event, s *Step, row *
 	ctx, cancel := context.WithTimeout(ctx, changeTime)
 	defer cancel()
 	rec, err := r.o.Executor.Apply(ctx, s.change)
-	row.Record = rec.ID // of one that is half done as well: it can be undone
+	if rec.ID != "" { // of one that is half done as well: it can be undone
+		row.Record = rec.ID
+	}
 	if err != nil {
 		return err
 	}

@@ -201,3 +201,30 @@ func TestABlockedLoginIsLiftedByANewPassword(t *testing.T) {
 		t.Errorf("after a new password: %+v, %q", x, a.panel.Read(shadow))
 	}
 }
+
+// What may be half done can be undone, even if it is refused when it is tried again.
+func TestWhatWasBegunStaysToBeUndone(t *testing.T) {
+	a := newActing(t, policy.Action{Name: policy.ActionSuspendAccount})
+	a.panel.Fault("profile-a suspendacct")
+	a.happens()
+	begun := a.last()
+	if begun.State != StateFailed || begun.Record == "" {
+		t.Fatalf("after a failure: %+v", begun)
+	}
+	a.panel.Fault()
+	open := a.runner.o.Executor
+	a.panel.o.Protected = append(a.panel.o.Protected, panelShop)
+	a.runner.o.Executor = a.panel.client(t)
+	a.advance(time.Minute)
+	a.due()
+	if x := a.last(); x.State != StateLeft || x.Record != begun.Record {
+		t.Errorf("when it is refused: %+v", x)
+	}
+	a.runner.o.Executor = open
+	if _, err := a.runner.Undo(t.Context(), begun.ID, "anna"); err != nil {
+		t.Errorf("undo: %v", err)
+	}
+	if list, err := open.Records(t.Context()); err != nil || len(list) != 0 {
+		t.Errorf("records left: %+v, %v", list, err)
+	}
+}

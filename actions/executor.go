@@ -272,7 +272,7 @@ func (x *executor) answer(ctx context.Context, req request, w *answerWriter) ans
 	case verbRunScript:
 		return x.runScript(ctx, req, w)
 	}
-	if !x.lock(ctx) {
+	if !turn(ctx, x.acting, x.o.CommandLimit) {
 		return answer{Error: &ExecutorError{What: req.Verb, Why: "another request is still under way", Next: "try again", RetryAfter: time.Second}}
 	}
 	defer func() { <-x.acting }()
@@ -302,12 +302,13 @@ func (x *executor) answer(ctx context.Context, req request, w *answerWriter) ans
 	return x.act(ctx, req)
 }
 
-// lock waits for the request before this one, not longer than a command may last.
-func (x *executor) lock(ctx context.Context) bool {
-	t := time.NewTimer(x.o.CommandLimit)
+// turn waits for the request before this one, not longer than that may last. Whoever has
+// his turn ends it by taking from the channel.
+func turn(ctx context.Context, one chan struct{}, limit time.Duration) bool {
+	t := time.NewTimer(limit)
 	defer t.Stop()
 	select {
-	case x.acting <- struct{}{}:
+	case one <- struct{}{}:
 		return true
 	case <-ctx.Done():
 		return false

@@ -61,7 +61,7 @@ type Notifier struct {
 // NewNotifier returns a notifier.
 func NewNotifier(o NotifierOptions) *Notifier { return &Notifier{o: o, mail: sendMail} }
 
-// settle is how long a first notice waits for evidence and for what else is done.
+// settleTime is how long a first notice waits for evidence and for what else is done.
 const settleTime = 5 * time.Second
 
 // senderOf is the key under which nobody is told twice.
@@ -190,7 +190,7 @@ func (n *Notifier) Due(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// noticeWaits is how long a notice waits that could not be given, by how often.
+// noticeWait is how long a notice waits that could not be given, by how often.
 func noticeWait(attempts int64) (wait time.Duration, again bool) {
 	return min(time.Minute<<min(attempts-1, 10), time.Hour), attempts <= 30 // about a day
 }

@@ -152,7 +152,7 @@ func (r *Runner) settle(row *store.Action, err error, slow bool) error {
 		row.State = StateDone
 		return nil
 	case nothingDone(err), isExecutor && (e.Refused || e.LeftAlone):
-		row.State, row.Outcome, row.Record = StateLeft, reasonOf(err), ""
+		row.State, row.Outcome = StateLeft, reasonOf(err)
 		return nil
 	case isExecutor && e.Braked:
 		row.State, row.Outcome = StateLeft, "the brake held it back: "+reasonOf(err)

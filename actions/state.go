@@ -45,7 +45,7 @@ type checker interface {
 
 // lookAtChange answers [verbCheck]. It waits its turn, so as not to see half of a change.
 func (x *executor) lookAtChange(ctx context.Context, req request) answer {
-	if !x.lockChange(ctx) {
+	if !turn(ctx, x.changing, x.o.ChangeLimit) {
 		return answer{Error: &ExecutorError{What: req.Verb, On: req.Record, Why: "another change is still under way", Next: "try again", RetryAfter: time.Second}}
 	}
 	defer func() { <-x.changing }()

@@ -4,23 +4,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 
-	"osm/policy"
 	store "osm/sql"
 )
 
-// ByTime is who undid what no person undid: its time was over.
+// ByTime is who ended or undid what no person did: its time was over.
 const ByTime = "its time"
 
 // ErrNotStanding is of an action that cannot be undone: it never was in force, or is no
 // more.
 var ErrNotStanding = errors.New("it is not in force")
 
-// Undo takes back what an action did. What somebody else has taken back meanwhile counts as
-// undone, and the text says so. The hold of an action is ended here as well; making the
-// rules again is for the caller.
+// Undo takes back what the executor did. What somebody else has taken back meanwhile counts
+// as undone, and the outcome says so. A hold is ended as every other hold is, which undoes
+// its action ([store.Store.EndHold]).
 func (r *Runner) Undo(ctx context.Context, id int64, by string) (store.Action, error) {
 	a, err := r.o.Store.Action(ctx, id)
 	if err != nil {
@@ -29,7 +27,7 @@ func (r *Runner) Undo(ctx context.Context, id int64, by string) (store.Action, e
 	if a.Record == "" || !a.UndoneAt.IsZero() {
 		return a, fmt.Errorf("action %d (%s %s): %w", id, a.Name, a.Target, ErrNotStanding)
 	}
-	if said, err := r.takeBack(ctx, &a, by); err != nil {
+	if said, err := r.takeBack(ctx, &a); err != nil {
 		return r.undoFailed(ctx, a, err)
 	} else if said != "" {
 		a.Outcome = afterwards(a.Outcome, said)
@@ -42,17 +40,7 @@ func (r *Runner) Undo(ctx context.Context, id int64, by string) (store.Action, e
 	return a, nil
 }
 
-func (r *Runner) takeBack(ctx context.Context, a *store.Action, by string) (said string, err error) {
-	if a.Name == policy.ActionHold || a.Name == policy.ActionDiscard {
-		hold, err := strconv.ParseInt(a.Record, 10, 64)
-		if err == nil {
-			err = r.o.Store.EndHold(ctx, hold, by)
-		}
-		if errors.Is(err, store.ErrNotFound) {
-			return fmt.Sprintf("hold %d had ended", hold), nil
-		}
-		return fmt.Sprintf("hold %d ended", hold), err
-	}
+func (r *Runner) takeBack(ctx context.Context, a *store.Action) (said string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, changeTime)
 	defer cancel()
 	rec, err := r.o.Executor.Undo(ctx, a.Record)

@@ -108,11 +108,12 @@ func (s *Store) Actions(ctx context.Context, f ActionFilter) (list []Action, nex
 }
 
 // DueActions lists the actions that are to be tried again, or to be undone because their
-// time is over, the longest due first, at most 1,000.
+// time is over, at most 1,000. Holds are ended with the other holds ([Store.ExpiredHolds]),
+// and their actions with them.
 func (s *Store) DueActions(ctx context.Context, now time.Time) ([]Action, error) {
 	return rowsOf(ctx, s, "list due actions", "SELECT "+actionColumns+` FROM actions WHERE next_at <= ?1
-		UNION SELECT `+actionColumns+` FROM actions WHERE `+standing+` AND until <= ?1 AND next_at IS NULL LIMIT 1000`,
-		[]value{ms(now)}, actionOf)
+		UNION SELECT `+actionColumns+` FROM actions WHERE `+standing+` AND until <= ?1 AND next_at IS NULL AND name NOT IN (?2, ?3) LIMIT 1000`,
+		[]value{ms(now), policy.ActionHold, policy.ActionDiscard}, actionOf)
 }
 
 // StandingActions lists the actions of one kind that are in force, at most 10,000.

@@ -221,7 +221,7 @@ func (d *daemon) recallReleases(ctx context.Context) error {
 		return err
 	}
 	for _, h := range slices.Backward(ended) { // the oldest first
-		if h.EndedBy != "" && h.EndedBy != endedByTime {
+		if h.EndedBy != "" && h.EndedBy != actions.ByTime {
 			d.planner.Released(h.Hold, now.Add(-max(now.Wall.Sub(h.EndedAt), 0)))
 		}
 	}

@@ -39,7 +39,8 @@ type witnesses struct {
 
 	mu     sync.Mutex // guards what follows
 	of     map[string]*witnessed
-	events map[int64]policy.Event // that are open and whose evidence is kept
+	events map[string]map[int64]policy.Event // that are open and whose evidence is kept, by account
+	open   int                               // of them
 
 	fullUntil int64 // boot time: of has no room
 }
@@ -50,7 +51,7 @@ type witnessed struct {
 }
 
 func newWitnesses(s *store.Store, clock func() policy.Moment, start func(func())) *witnesses {
-	return &witnesses{store: s, clock: clock, start: start, slots: make(chan struct{}, maxLooking), of: map[string]*witnessed{}, events: map[int64]policy.Event{}}
+	return &witnesses{store: s, clock: clock, start: start, slots: make(chan struct{}, maxLooking), of: map[string]*witnessed{}, events: map[string]map[int64]policy.Event{}}
 }
 
 // see begins to look into a message, unless too much is looked into already.
@@ -125,7 +126,7 @@ func (w *witnesses) keep(ctx context.Context, d *policy.Decision, found policy.E
 		a.found = append(a.found[max(0, len(a.found)-maxPerAccount+1):len(a.found):len(a.found)], x)
 	}
 	var of []int64
-	for id, ev := range w.events {
+	for id, ev := range w.events[evidenceAccount(&d.Identity)] {
 		if x.about(&ev, evidenceAccount(&d.Identity)) {
 			of = append(of, id)
 		}
@@ -157,8 +158,12 @@ func (w *witnesses) put(ctx context.Context, event int64, x witness) {
 // to be known.
 func (w *witnesses) raised(ctx context.Context, ev policy.Event) {
 	w.mu.Lock()
-	if len(w.events) < maxWitnessed {
-		w.events[ev.ID] = ev
+	if w.open < maxWitnessed {
+		if w.events[ev.Account] == nil {
+			w.events[ev.Account] = map[int64]policy.Event{}
+		}
+		w.events[ev.Account][ev.ID] = ev
+		w.open++
 	}
 	known := w.known(&ev)
 	w.mu.Unlock()
@@ -168,10 +173,18 @@ func (w *witnesses) raised(ctx context.Context, ev policy.Event) {
 }
 
 // ended is told of an event that is over.
-func (w *witnesses) ended(id int64) {
+func (w *witnesses) ended(ev *policy.Event) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	delete(w.events, id)
+	of := w.events[ev.Account]
+	if _, known := of[ev.ID]; !known {
+		return
+	}
+	delete(of, ev.ID)
+	w.open--
+	if len(of) == 0 {
+		delete(w.events, ev.Account)
+	}
 }
 
 // known is what is remembered about the sender of an event; w.mu is held.

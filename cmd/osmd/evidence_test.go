@@ -52,7 +52,10 @@ func TestEvidenceComesToItsEvent(t *testing.T) {
 	if got := b.witnesses.requests(&ev); len(got) != 2 {
 		t.Errorf("for its actions: %+v", got)
 	}
-	b.witnesses.ended(5)
+	b.witnesses.ended(&ev)
+	if len(b.witnesses.events) != 0 || b.witnesses.open != 0 {
+		t.Errorf("after its end %d events are remembered", b.witnesses.open)
+	}
 	b.pass(time.Second)
 	b.witnesses.see(t.Context(), nearDecision(b.clock(), "shop", "/home/shop/www"), chain)
 	if e, _ := b.store.Event(t.Context(), 5); len(e.Requests) != 2 {

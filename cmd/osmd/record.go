@@ -31,7 +31,7 @@ func (d *daemon) follow(changes []policy.EventChange, dec *policy.Decision) {
 		}
 		d.store.AppendEvent(c.Event, seq)
 		if !c.Event.Open {
-			d.witnesses.ended(c.Event.ID)
+			d.witnesses.ended(&c.Event)
 		}
 		if !c.New && !c.Again {
 			continue

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"osm/actions"
 	"osm/counters"
 	"osm/internal/config"
 	"osm/internal/panel"
@@ -319,7 +320,7 @@ func TestNumbersAreNotGivenAgainAfterAKill(t *testing.T) {
 func TestAReleaseIsRememberedAcrossARestart(t *testing.T) {
 	rules := &policy.Rules{Settings: policy.Settings{HoldGrace: time.Hour}}
 	b := newBench(t, rules)
-	for name, by := range map[string]string{"released": "anna", "expired": endedByTime} {
+	for name, by := range map[string]string{"released": "anna", "expired": actions.ByTime} {
 		id, err := b.store.PutHold(t.Context(), policy.Hold{Scope: policy.ScopeAccount, Account: name, Verdict: policy.Freeze})
 		if err != nil {
 			t.Fatal(err)

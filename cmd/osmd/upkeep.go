@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"osm/actions"
 	"osm/policy"
 	store "osm/sql"
 )
@@ -34,9 +35,6 @@ func (d *daemon) keepUp(ctx context.Context) error {
 	}
 }
 
-// endedByTime is who ended a hold that no person ended.
-const endedByTime = "its time"
-
 // expiredEvery is after how many rounds the database is asked for holds whose time is over,
 // beside those in the rules: they ran out while no daemon was there.
 const expiredEvery = 60
@@ -60,7 +58,7 @@ func (d *daemon) endHolds(ctx context.Context) {
 	}
 	over, err := d.store.ExpiredHolds(ctx)
 	for i := 0; i < len(over) && err == nil; i++ {
-		if err = d.store.EndHold(ctx, over[i].ID, endedByTime); errors.Is(err, store.ErrNotFound) {
+		if err = d.store.EndHold(ctx, over[i].ID, actions.ByTime); errors.Is(err, store.ErrNotFound) {
 			err = nil // somebody was quicker
 		}
 	}

@@ -54,7 +54,7 @@ func TestHoldsThatRanOutWithoutADaemonAreClosedAtTheStart(t *testing.T) {
 	b.start(&policy.Rules{})
 	b.complete()
 	b.endHolds(t.Context())
-	b.wantEnded(id, endedByTime)
+	b.wantEnded(id, actions.ByTime)
 }
 
 func TestAHoldThatAPersonHasEndedKeepsNoOtherFromItsEnd(t *testing.T) {
@@ -70,7 +70,7 @@ func TestAHoldThatAPersonHasEndedKeepsNoOtherFromItsEnd(t *testing.T) {
 	stands = b.put("shop")
 	b.endHolds(t.Context())
 	b.wantEnded(released, "anna")
-	b.wantEnded(over, endedByTime)
+	b.wantEnded(over, actions.ByTime)
 	b.wantEnded(stands, "")
 	if list := b.engine.Rules().Holds; len(list) != 1 || list[0].ID != stands {
 		t.Errorf("holds in force: %+v, want only the one that stands", list)
