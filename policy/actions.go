@@ -48,6 +48,14 @@ func ValidScriptName(s string) bool {
 	})
 }
 
+// apply wants actions that make sense for what a trigger watches.
+func (c *checker) apply(list []Action, w Watch) {
+	for _, a := range list {
+		why, ok := Applies(a.Name, w)
+		c.want(ok, "actions", a.Name, why)
+	}
+}
+
 // maxFrom bounds the steps of a ladder.
 const maxFrom = 100
 

@@ -95,10 +95,7 @@ func ValidateTrigger(t *Trigger) Mistakes {
 	c.want(int(t.Release) < len(releaseNames), "release", t.Release, oneOf(releaseNames[:]))
 	c.want(int(t.Mode) < len(modeNames), "mode", t.Mode, oneOf(modeNames[:]))
 	c.actions(t.Actions)
-	for _, a := range t.Actions {
-		why, ok := Applies(a.Name, t.Watch)
-		c.want(ok, "actions", a.Name, why)
-	}
+	c.apply(t.Actions, t.Watch)
 	return c.found
 }
 
@@ -159,6 +156,9 @@ func ValidateOverride(o *Override, triggers []Trigger) Mistakes {
 			continue
 		}
 		c.want(o.Level != LevelMailbox || o.Trigger == "" || t.Watch == WatchLogin, "trigger", o.Trigger, "a trigger that watches login: no other counts a mailbox")
+		if o.Actions != nil && o.Trigger != "" { // of all triggers each does what applies to it
+			c.apply(*o.Actions, t.Watch)
+		}
 		c.want(o.Verdict == nil || *o.Verdict != Discard || t.ConfirmLoss, "verdict", Discard, "discard loses mail: trigger "+t.Name+" needs confirm_loss = true")
 	}
 	empty := o.Max == nil && o.Per == nil && o.Verdict == nil && o.Release == nil && o.Mode == nil && o.Actions == nil

@@ -54,6 +54,10 @@ func TestValidateNamesEveryMistake(t *testing.T) {
 		{"defer", bad(func(t *Trigger) { t.Verdict = Defer }), ""},
 		{"an unknown action", bad(func(t *Trigger) { t.Actions = []Action{{Name: "hodl"}} }), `actions = "hodl"|nearest is "hold"`},
 		{"an action twice", bad(func(t *Trigger) { t.Actions = []Action{{Name: "hold"}, {Name: "hold"}} }), "each action once"},
+		{"an action on what the trigger does not watch", bad(func(t *Trigger) { t.Actions = []Action{{Name: ActionBlockLogin}} }), "only a login trigger"},
+		{"a step too far", bad(func(t *Trigger) { t.Actions = []Action{{Name: ActionHold, From: 101}} }), "hold from the 1st"},
+		{"a script without a name", bad(func(t *Trigger) { t.Actions = []Action{{Name: ActionRunScript}} }), "names a script"},
+		{"discarding without consent", bad(func(t *Trigger) { t.Actions = []Action{{Name: ActionDiscard}} }), "confirm_loss"},
 		{"a report with a length", bad(func(t *Trigger) { t.Actions = []Action{{Name: "report", For: 1}} }), "report has no length"},
 		{"values of no enum", bad(func(t *Trigger) { t.Verdict, t.Mode, t.Count, t.Release = 9, 9, 9, 9 }), "verdict = |mode = |count = |release = "},
 		{"several at once", bad(func(t *Trigger) { t.Per, t.Max, t.Name = 0, -1, "A" }), "per = |max = |name = "},
@@ -134,5 +138,18 @@ func TestNearest(t *testing.T) {
 	}
 	if got := Nearest("x", nil); got != "" {
 		t.Errorf("Nearest of nothing = %q", got)
+	}
+}
+
+func TestAnOverridesActionsMustApplyToItsTrigger(t *testing.T) {
+	block := &[]Action{{Name: ActionBlockLogin}}
+	for _, row := range []struct {
+		trigger string
+		wrong   bool
+	}{{"account-hour", true}, {"login-hour", false}, {"", false}} {
+		o := Override{Level: LevelServer, Trigger: row.trigger, Actions: block}
+		if m := ValidateOverride(&o, DefaultTriggers()); (len(m) > 0) != row.wrong {
+			t.Errorf("block-login for trigger %q: %v", row.trigger, m)
+		}
 	}
 }
