@@ -55,11 +55,15 @@ type Submission struct {
 	VhostOwner  string // $acl_c_vhost_owner, "uid:url"
 	RecentAuth  string // $acl_c_recent_authed_mail_ips_text_entry, "sender|domain"
 	AlwaysRelay string // $acl_c_alwaysrelay
+
+	// Direct is the connection that bypassed Exim; nil for a message. All else is empty then,
+	// but CallerUID, which is -1.
+	Direct *Connection
 }
 
 // Local reports whether the message came without SMTP from a remote or loopback
 // address: from sendmail, or from exim -bs run by a local user.
-func (s *Submission) Local() bool { return !s.ClientIP.IsValid() }
+func (s *Submission) Local() bool { return !s.ClientIP.IsValid() && s.Direct == nil }
 
 // Process is what the kernel said of a process at the moment of submission.
 type Process struct {
@@ -178,9 +182,10 @@ type Unit uint8
 const (
 	Recipients Unit = iota
 	Messages
+	Connections // of the back door, and of nothing else
 )
 
-var unitNames = [...]string{"recipients", "messages"}
+var unitNames = [...]string{"recipients", "messages", "connections"}
 
 func (u Unit) String() string { return name(unitNames[:], int(u)) }
 

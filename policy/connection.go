@@ -1,0 +1,47 @@
+package policy
+
+import "net/netip"
+
+// Connection is an outgoing TCP connection to a mail port that did not go to this host's
+// own Exim, as far as the packet monitor saw it. It is what a [Submission] of
+// [SourceDirect] has instead of a message. Every text in its processes is a stranger's.
+type Connection struct {
+	// Seen names the source that saw it: "ebpf", "packet" or "poll".
+	Seen string
+	// Local is this host's end. Its port is 0, or all of it invalid, where the source was
+	// not told: a socket may have no port yet when it begins to connect.
+	Local netip.AddrPort
+	// Remote is where the process wanted to go.
+	Remote netip.AddrPort
+	// UID owns the socket, by the kernel's word. Without UIDKnown it is not known any more
+	// whose it was, and it is nobody's: never root's.
+	UID      uint32
+	UIDKnown bool
+	// Chain is the process that connected and its parents, nearest first; empty where it was
+	// gone before it could be looked at.
+	Chain []Process
+	// Cgroup is the control group of that process, as /proc/PID/cgroup has it; "" if unknown.
+	Cgroup string
+	// Outcome is what became of it while it was looked at.
+	Outcome Outcome
+	// Basis says in words how uid and process were found, and what could not be.
+	Basis string
+}
+
+// Outcome is what became of a connection attempt.
+type Outcome uint8
+
+// The outcomes.
+const (
+	OutcomeUnknown     Outcome = iota // the source does not see it
+	OutcomeEstablished                // the other end answered
+	OutcomeRefused                    // refused by the destination, or by a firewall on the way, this host's included
+	OutcomeUnanswered                 // no answer while it was looked at
+)
+
+var outcomeNames = [...]string{"unknown", "established", "refused", "unanswered"}
+
+func (o Outcome) String() string { return name(outcomeNames[:], int(o)) }
+
+// ParseOutcome is the inverse of String.
+func ParseOutcome(s string) (Outcome, bool) { i, ok := parse(outcomeNames[:], s); return Outcome(i), ok }
