@@ -31,7 +31,7 @@ deny. Whatever goes wrong with it, Exim accepts the message and writes into its 
 not checked.
 
 It stays in the foreground and logs on standard error. Started as root it makes its sockets,
-starts the two parts that stay root (see PARTS), and goes on as the user "osm" without any
+starts the parts that stay root (see PARTS), and goes on as the user "osm" without any
 privilege. Under systemd the sockets come from socket units and the parts are units of their
 own. Started by anybody else it does everything in one process, in folders that the
 configuration has to name.
@@ -71,6 +71,7 @@ which are shown.`)
 		{"/run/osm/control.sock", "where osmctl asks: 0660, group osm-admin"},
 		{"/run/osm/inspect.sock", "where osmd asks the inspector: 0660, group osm"},
 		{"/run/osm/executor.sock", "where osmd asks the executor: 0660, group osm"},
+		{"/run/osm/watch.sock", "where osmd follows the watch: 0660, group osm"},
 		{"/run/osm/maps", "copies of the panel's account maps that only root may read"},
 		{"/var/lib/osm/osm.db", "the database, with its -wal and -shm while osmd runs"},
 		{"/var/lib/osm/counters.snapshot", "the counters, every ten seconds and at the end"},

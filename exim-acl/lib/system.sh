@@ -1,9 +1,9 @@
 # system.sh: users, programs, settings and units. Sourced by install.sh.
 
 programs="osmd osmctl"
-units="osmd.service osm-policy.socket osm-control.socket osm-inspect.service osm-inspect.socket osm-executor.service osm-executor.socket"
-started="osm-policy.socket osm-control.socket osm-inspect.socket osm-executor.socket osmd.service"
-services="osmd.service osm-inspect.service osm-executor.service"
+units="osmd.service osm-policy.socket osm-control.socket osm-inspect.service osm-inspect.socket osm-executor.service osm-executor.socket osm-watch.service osm-watch.socket"
+started="osm-policy.socket osm-control.socket osm-inspect.socket osm-executor.socket osm-watch.socket osmd.service"
+services="osmd.service osm-inspect.service osm-executor.service osm-watch.service"
 unit_dir=/etc/systemd/system
 man_dir=/usr/local/share/man
 
@@ -171,7 +171,7 @@ restart_old() {
 plan_system_out() {
 	if has_systemd && [ -z "$dry_run" ] && [ -e $unit_dir/osmd.service ]; then
 		undo_with systemctl enable --now $started
-		systemctl disable --quiet --now $started osm-inspect.service osm-executor.service || true
+		systemctl disable --quiet --now $started osm-inspect.service osm-executor.service osm-watch.service || true
 	fi
 	for u in $units; do want_no $unit_dir/$u; done
 	for p in $programs; do want_no /usr/local/sbin/$p; done

@@ -116,6 +116,9 @@ type Lab struct {
 	exim                          *exec.Cmd
 	EximUID, EximGID              int
 	Panel                         string // accounts.source of the daemon; "" = passwd
+	// Direct is direct.source of the daemon; "" = off: others' connections on this machine are
+	// not the business of a test of mail.
+	Direct string
 }
 
 // New makes folders, users, Exim's configuration and the sink. Call it once per process.

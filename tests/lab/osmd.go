@@ -52,6 +52,7 @@ policy_socket = %q
 control_socket = %q
 inspect_socket = %q
 executor_socket = %q
+watch_socket = %q
 run_dir = %q
 [exim]
 spool = %q
@@ -62,9 +63,11 @@ min_uid = %d
 %s
 [store]
 path = %q
+[direct]
+source = %q
 %s
-`, l.PolicySocket(), l.ControlSocket(), l.Run+"/inspect.sock", l.Run+"/executor.sock", l.Run,
-		l.Spool, cmp.Or(l.Panel, "passwd"), FirstUID, l.domainLines(), l.State+"/osm.db", rules)
+`, l.PolicySocket(), l.ControlSocket(), l.Run+"/inspect.sock", l.Run+"/executor.sock", l.Run+"/watch.sock", l.Run,
+		l.Spool, cmp.Or(l.Panel, "passwd"), FirstUID, l.domainLines(), l.State+"/osm.db", cmp.Or(l.Direct, "off"), rules)
 }
 
 func (l *Lab) domainLines() string {
