@@ -64,10 +64,10 @@ min_uid = %d
 [store]
 path = %q
 [direct]
-source = %q
+%s
 %s
 `, l.PolicySocket(), l.ControlSocket(), l.Run+"/inspect.sock", l.Run+"/executor.sock", l.Run+"/watch.sock", l.Run,
-		l.Spool, cmp.Or(l.Panel, "passwd"), FirstUID, l.domainLines(), l.State+"/osm.db", cmp.Or(l.Direct, "off"), rules)
+		l.Spool, cmp.Or(l.Panel, "passwd"), FirstUID, l.domainLines(), l.State+"/osm.db", cmp.Or(l.Direct, `source = "off"`), rules)
 }
 
 func (l *Lab) domainLines() string {
@@ -95,7 +95,7 @@ func (l *Lab) StartOsmd(bin, rules string, args ...string) (*Daemon, error) {
 	if err := d.WriteConfig(l.Config(rules)); err != nil {
 		return nil, err
 	}
-	executor := fmt.Sprintf("exim_spool = %q\n", l.Spool)
+	executor := cmp.Or(l.Executor, fmt.Sprintf("exim_spool = %q\n", l.Spool))
 	if err := os.WriteFile(l.Dir+"/etc/executor.toml", []byte(executor), 0o644); err != nil {
 		return nil, err
 	}
