@@ -46,6 +46,9 @@ func (b *blockDirect) check(_ context.Context, c *Change) error {
 	if c.Mailbox != "" || c.Path != "" || c.IP != "" {
 		return refusal{c.Action + " takes an account, nothing else", ""}
 	}
+	if b.x.o.Firewall.Kind == "none" { // what stands is undone all the same
+		return refusal{"executor.toml says that no firewall is to be used", "set firewall in executor.toml"}
+	}
 	if _, err := b.table(); err != nil {
 		return err
 	}
@@ -57,18 +60,15 @@ func (b *blockDirect) check(_ context.Context, c *Change) error {
 	return err
 }
 
-// table is where it is done. Which firewall blocks addresses does not matter: csf knows no
-// uids of its own, and stands beside nftables.
+// table is where it is done. Which firewall blocks addresses does not matter: csf has no
+// command that blocks a user, and nftables stands beside it.
 func (b *blockDirect) table() (nftTable, error) {
 	t := nftTable{name: "osm_direct", sets: []string{"blocked_uids"}, rules: directRules, cmd: command{
 		prefix: b.x.o.CommandPrefix, limit: b.x.o.ChangeLimit, program: cmp.Or(b.x.o.Firewall.NFT, "/usr/sbin/nft"),
 	}}
-	switch {
-	case b.x.o.Firewall.Kind == "none":
-		return t, refusal{"executor.toml says that no firewall is to be used", "set firewall in executor.toml"}
-	case !fileExists(t.cmd.program):
+	if !fileExists(t.cmd.program) {
 		return t, refusal{fmt.Sprintf("the program %q is not there, and nothing else blocks by user", t.cmd.program),
-			"install nftables (the package has that name everywhere), also beside csf; or set nft in executor.toml"}
+			"install the package nftables, also beside csf; or set nft in executor.toml"}
 	}
 	return t, nil
 }
@@ -78,7 +78,7 @@ func uidEntry(uid string) nftEntry {
 		if _, err := strconv.ParseUint(listed, 10, 32); err == nil {
 			return sameUID(listed, uid)
 		}
-		u, err := user.Lookup(listed) // as versions before 0.9.3 write it
+		u, err := user.Lookup(listed) // as older versions write it
 		return err == nil && sameUID(u.Uid, uid)
 	}}
 }

@@ -423,7 +423,7 @@ func TestWithoutNFTABlockOfDirectMailIsRefused(t *testing.T) {
 		if err == nil || !executorError(t, err).Refused || executorError(t, err).Next == "" {
 			t.Errorf("block with %+v: %v, want a refusal that says what to do", f, err)
 		}
-		if e := new(ExecutorError); f.Kind != "none" && errors.As(err, &e) && !strings.Contains(e.Next, "install nftables") {
+		if e := new(ExecutorError); f.Kind != "none" && errors.As(err, &e) && !strings.Contains(e.Next, "install the package nftables") {
 			t.Errorf("block with %+v says %q, want what to install", f, e.Next)
 		}
 	}
@@ -435,8 +435,11 @@ func TestBesideCSFDirectMailIsBlocked(t *testing.T) {
 	c := newCSF(t, "")
 	o := m.options()
 	o.Firewall.Kind, o.Firewall.CSF, o.Firewall.root = "csf", filepath.Join(c.dir, "usr/sbin/csf"), c.dir
-	mustApply(t, startExecutor(t, o), directRequest("spammer", time.Hour))
+	r := mustApply(t, startExecutor(t, o), directRequest("spammer", time.Hour))
 	m.wants("beside csf", spammerUID, "198.51.100.1", "25", unreachable)
+	o.Firewall.Kind = "none"
+	mustUndo(t, startExecutor(t, o), r.ID)
+	m.wants("undone after firewalls were forbidden", spammerUID, "198.51.100.1", "25", "220 outside")
 }
 
 func TestUIDsAreKnownHoweverNFTWritesThem(t *testing.T) {
