@@ -48,6 +48,7 @@ type EBPFOptions struct {
 // CAP_SYS_ADMIN.
 type EBPF struct {
 	boot   func() int64
+	asleep int64 // Run's: nanoseconds that the machine has slept since it was started
 	secret [16]byte
 	reader *perf.Reader
 
@@ -272,17 +273,28 @@ func (e *EBPF) Run(ctx context.Context, seen func(*Seen)) error {
 		} else if err != nil {
 			return fmt.Errorf("ebpf: read the rings: %w", err)
 		}
-		slices.SortStableFunc(events, func(a, b event) int { return cmp.Compare(a.at, b.at) })
-		asleep := e.asleep()
-		done := 0
-		for ; done < len(events) && events[done].at <= until; done++ {
+		e.lookAsleep()
+		n := settled(events, until)
+		for i := range events[:n] {
 			if ctx.Err() != nil {
 				return nil
 			}
-			seen(events[done].seen(asleep, &e.secret))
+			seen(events[i].seen(e.asleep, &e.secret))
 		}
-		events = slices.Delete(events, 0, done)
+		events = slices.Delete(events, 0, n)
 	}
+}
+
+// settled puts events in order and returns how many happened until then.
+func settled(events []event, until int64) int {
+	slices.SortStableFunc(events, func(a, b event) int { return cmp.Compare(a.at, b.at) })
+	n, _ := slices.BinarySearchFunc(events, until, func(e event, until int64) int {
+		if e.at <= until {
+			return -1
+		}
+		return 1
+	})
+	return n
 }
 
 // fill adds what the rings have to events, and waits for it if there are none yet. All that
@@ -331,11 +343,15 @@ func (e *EBPF) add(events []event, r *perf.Record) []event {
 	return append(events, ev)
 }
 
-// asleep is how long the machine has slept, which is what CLOCK_BOOTTIME is ahead of the
-// programs' clock. Programs can read it themselves only since Linux 5.8.
-func (e *EBPF) asleep() int64 {
-	m := monotonic()
-	return max(e.boot()-m, 0)
+// lookAsleep measures how long the machine has slept, which is what CLOCK_BOOTTIME is ahead
+// of the programs' clock; programs can read it themselves only since Linux 5.8. However long
+// this process is kept from its CPU meanwhile, a value that may still be right is kept: else
+// an outcome could seem older than its connection.
+func (e *EBPF) lookAsleep() {
+	before := monotonic()
+	boot := e.boot()
+	after := monotonic()
+	e.asleep = min(max(e.asleep, boot-after), boot-before)
 }
 
 // monotonic reads CLOCK_MONOTONIC, which the programs have their times from.

@@ -1,9 +1,11 @@
 package packetmon
 
 import (
+	"cmp"
 	"encoding/binary"
 	"math"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -83,6 +85,61 @@ func TestEBPFDropsEventsThatMakeNoSense(t *testing.T) {
 	} {
 		if e, ok := parseEvent(raw); ok {
 			t.Errorf("%s: read as %+v", name, e)
+		}
+	}
+}
+
+func TestEBPFHoldsBackWhatMayLackItsBeginning(t *testing.T) {
+	at := func(times ...int64) (events []event) {
+		for _, at := range times {
+			events = append(events, event{at: at})
+		}
+		return events
+	}
+	for _, row := range []struct {
+		name   string
+		events []event
+		until  int64
+		want   int
+	}{
+		{"none", nil, 5, 0},
+		{"all of the past, of two rings", at(4, 5, 1, 2), 5, 4},
+		{"some later", at(4, 7, 6, 5), 5, 2},
+		{"all later", at(8, 7), 5, 0},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			n := settled(row.events, row.until)
+			if n != row.want || !slices.IsSortedFunc(row.events, func(a, b event) int { return cmp.Compare(a.at, b.at) }) {
+				t.Errorf("%d of %+v, want %d, in order", n, row.events, row.want)
+			}
+		})
+	}
+}
+
+func TestEBPFTimesGoOnWhileTheMachineSleepsAndNotWhileTheProcessWaits(t *testing.T) {
+	var slept, waits time.Duration
+	e := &EBPF{boot: func() int64 {
+		for start := monotonic(); monotonic()-start < int64(waits); {
+		}
+		now := monotonic() + int64(slept)
+		for start := monotonic(); monotonic()-start < int64(waits); {
+		}
+		return now
+	}}
+	e.lookAsleep()
+	if e.asleep != 0 {
+		t.Errorf("a machine that never slept: %v", time.Duration(e.asleep))
+	}
+	slept = time.Hour
+	e.lookAsleep()
+	hour := time.Duration(e.asleep)
+	if off := time.Hour - hour; off < 0 || off > time.Second {
+		t.Errorf("after an hour's sleep: %v", hour)
+	}
+	waits = 5 * time.Millisecond
+	for range 3 {
+		if e.lookAsleep(); e.asleep < int64(hour) || e.asleep > int64(slept) {
+			t.Errorf("after waiting for the CPU: %v, want %v to %v", time.Duration(e.asleep), hour, slept)
 		}
 	}
 }

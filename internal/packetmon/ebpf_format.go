@@ -120,10 +120,13 @@ func parseFormat(text []byte) (format, error) {
 func parseField(line string) (string, field, error) {
 	parts := strings.Split(line, ";")
 	declaration := strings.Fields(parts[0])
-	if len(declaration) == 0 {
+	var name string
+	if n := len(declaration); n > 0 {
+		name, _, _ = strings.Cut(declaration[n-1], "[")
+	}
+	if name == "" {
 		return "", field{}, fmt.Errorf("its field %.80q has no name", line)
 	}
-	name, _, _ := strings.Cut(declaration[len(declaration)-1], "[")
 	at := field{-1, -1}
 	for _, part := range parts[1:] {
 		key, value, _ := strings.Cut(strings.TrimSpace(part), ":")

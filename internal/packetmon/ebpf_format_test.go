@@ -67,6 +67,7 @@ func TestEBPFRefusesDescriptionsItCannotUse(t *testing.T) {
 		{"a number that is none", strings.Replace(good, "1471", "-1", 1), "is none"},
 		{"too long", good + strings.Repeat(" ", maxFormat), "longer than"},
 		{"a field is missing", strings.Replace(good, " dport;", " port;", 1), "no field dport"},
+		{"a field without a name", strings.Replace(good, " dport;", " [2];", 1) + "field:;", "no name"},
 		{"a field without a place", strings.Replace(good, "offset:26", "offset:x", 1), "no place"},
 		{"a field beyond any record", strings.Replace(good, "offset:26", "offset:99999999999999999999", 1), "no place"},
 		{"a field that is not aligned", strings.Replace(good, "offset:26", "offset:27", 1), "dport of 2 bytes at 27"},
