@@ -210,7 +210,7 @@ func (e *EBPF) AddPort(port uint16) error {
 		return fmt.Errorf("watch port %d: %w", port, os.ErrClosed)
 	}
 	if err := e.maps.ports.Put(port, uint8(1)); err != nil {
-		return fmt.Errorf("watch port %d, one of at most %d: %w", port, maxPorts, err)
+		return fmt.Errorf("watch port %d, one of at most %d: %w", port, maxWatched, err)
 	}
 	return nil
 }
@@ -318,7 +318,7 @@ func (e *EBPF) fill(events []event) ([]event, int64, error) {
 			return events, 0, err
 		}
 	}
-	until := monotonic()
+	until := monotonicNow()
 	e.reader.SetDeadline(time.Unix(1, 0)) // long past: what there is, without waiting
 	for len(events) < maxBatch {
 		if err := read(); errors.Is(err, os.ErrDeadlineExceeded) {
@@ -348,14 +348,14 @@ func (e *EBPF) add(events []event, r *perf.Record) []event {
 // this process is kept from its CPU meanwhile, a value that may still be right is kept: else
 // an outcome could seem older than its connection.
 func (e *EBPF) lookAsleep() {
-	before := monotonic()
+	before := monotonicNow()
 	boot := e.boot()
-	after := monotonic()
+	after := monotonicNow()
 	e.asleep = min(max(e.asleep, boot-after), boot-before)
 }
 
-// monotonic reads CLOCK_MONOTONIC, which the programs have their times from.
-func monotonic() int64 {
+// monotonicNow reads CLOCK_MONOTONIC, which the programs have their times from.
+func monotonicNow() int64 {
 	var ts unix.Timespec
 	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) // every kernel has this clock
 	return ts.Nano()

@@ -119,10 +119,10 @@ func TestEBPFHoldsBackWhatMayLackItsBeginning(t *testing.T) {
 func TestEBPFTimesGoOnWhileTheMachineSleepsAndNotWhileTheProcessWaits(t *testing.T) {
 	var slept, waits time.Duration
 	e := &EBPF{boot: func() int64 {
-		for start := monotonic(); monotonic()-start < int64(waits); {
+		for start := monotonicNow(); monotonicNow()-start < int64(waits); {
 		}
-		now := monotonic() + int64(slept)
-		for start := monotonic(); monotonic()-start < int64(waits); {
+		now := monotonicNow() + int64(slept)
+		for start := monotonicNow(); monotonicNow()-start < int64(waits); {
 		}
 		return now
 	}}

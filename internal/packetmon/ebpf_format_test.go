@@ -80,7 +80,7 @@ func TestEBPFRefusesDescriptionsItCannotUse(t *testing.T) {
 			if err == nil {
 				_, err = f.stateLayout()
 			}
-			if !contains(err, row.want) {
+			if !saysEBPF(err, row.want) {
 				t.Errorf("error %v, want one with %q", err, row.want)
 			}
 		})
@@ -121,14 +121,14 @@ func TestEBPFSaysWhatIsMissing(t *testing.T) {
 	if got, err := findTracefs([]string{empty, mounted}); err != nil || got != mounted {
 		t.Errorf("found %q, %v; want %q", got, err, mounted)
 	}
-	if _, err := findTracefs([]string{empty, filepath.Join(empty, "none")}); !contains(err, "mount -t tracefs") {
+	if _, err := findTracefs([]string{empty, filepath.Join(empty, "none")}); !saysEBPF(err, "mount -t tracefs") {
 		t.Errorf("nowhere mounted: %v, want the command that mounts it", err)
 	}
 	_, err := OpenEBPF(EBPFOptions{Ports: []uint16{25}, Boot: ebpfBoot, tracefs: mounted})
 	if want := "ebpf: this kernel has no tracepoint sock:inet_sock_set_state (Linux has it since 4.16)"; err == nil || err.Error() != want {
 		t.Errorf("an old kernel: %v, want %q", err, want)
 	}
-	if _, err := OpenEBPF(EBPFOptions{Boot: ebpfBoot, tracefs: mounted}); !contains(err, "no port") {
+	if _, err := OpenEBPF(EBPFOptions{Boot: ebpfBoot, tracefs: mounted}); !saysEBPF(err, "no port") {
 		t.Errorf("no ports: %v", err)
 	}
 }

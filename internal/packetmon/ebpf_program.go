@@ -7,21 +7,21 @@ import (
 
 // What the kernel's headers call it.
 const (
-	protocolTCP     = 6  // IPPROTO_TCP
-	familyIPv4      = 2  // AF_INET
-	familyIPv6      = 10 // AF_INET6
-	tcpEstablished  = 1  // TCP_ESTABLISHED
-	tcpSynSent      = 2  // TCP_SYN_SENT
-	tcpClose        = 7  // TCP_CLOSE
-	thisCPU         = 0xffffffff
-	licence         = "Dual MIT/GPL" // the kernel lends what is needed here to such programs only
-	maxPorts        = 64             // that can be watched
-	maxConnecting   = 16384          // sockets whose outcome is waited for; the kernel forgets the oldest
-	connectingSize  = 16
-	connectingStart = 0  // when it began, 8 bytes
-	connectingPID   = 8  // who began it, 4 bytes
-	connectingReset = 12 // whether a reset came in, 4 bytes
-	passOn          = 1  // what a program returns: with 0, perf would see nothing of the tracepoint
+	protocolTCP      = 6  // IPPROTO_TCP
+	familyIPv4       = 2  // AF_INET
+	familyIPv6       = 10 // AF_INET6
+	stateEstablished = 1  // TCP_ESTABLISHED
+	stateSynSent     = 2  // TCP_SYN_SENT
+	stateClose       = 7  // TCP_CLOSE
+	thisCPU          = 0xffffffff
+	licence          = "Dual MIT/GPL" // the kernel lends what is needed here to such programs only
+	maxWatched       = 64             // that can be watched
+	maxConnecting    = 16384          // sockets whose outcome is waited for; the kernel forgets the oldest
+	connectingSize   = 16
+	connectingStart  = 0  // when it began, 8 bytes
+	connectingPID    = 8  // who began it, 4 bytes
+	connectingReset  = 12 // whether a reset came in, 4 bytes
+	passOn           = 1  // what a program returns: with 0, perf would see nothing of the tracepoint
 )
 
 // An event, as the programs write it and parseEvent reads it, in the machine's byte order.
@@ -69,7 +69,7 @@ type programMaps struct {
 
 func mapSpecs() [4]*ebpf.MapSpec {
 	return [4]*ebpf.MapSpec{
-		{Name: "osm_ports", Type: ebpf.Hash, KeySize: 2, ValueSize: 1, MaxEntries: maxPorts},
+		{Name: "osm_ports", Type: ebpf.Hash, KeySize: 2, ValueSize: 1, MaxEntries: maxWatched},
 		{Name: "osm_connecting", Type: ebpf.LRUHash, KeySize: 8, ValueSize: connectingSize, MaxEntries: maxConnecting},
 		{Name: "osm_events", Type: ebpf.PerfEventArray},
 		{Name: "osm_unsent", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1},
@@ -87,8 +87,8 @@ func stateProgram(l stateLayout, m programMaps) *ebpf.ProgramSpec {
 		asm.Mov.Reg(asm.R6, asm.R1),
 		asm.LoadMem(asm.R7, asm.R6, l.newState, asm.Word),
 		asm.LoadMem(asm.R8, asm.R6, l.oldState, asm.Word),
-		asm.JEq.Imm(asm.R7, tcpSynSent, "ours"),
-		asm.JNE.Imm(asm.R8, tcpSynSent, "out"),
+		asm.JEq.Imm(asm.R7, stateSynSent, "ours"),
+		asm.JNE.Imm(asm.R8, stateSynSent, "out"),
 		asm.LoadMem(asm.R2, asm.R6, l.protocol, l.protocolSize).WithSymbol("ours"),
 		asm.JNE.Imm(asm.R2, protocolTCP, "out"),
 		asm.LoadMem(asm.R2, asm.R6, l.family, asm.Half),
@@ -99,7 +99,7 @@ func stateProgram(l stateLayout, m programMaps) *ebpf.ProgramSpec {
 		asm.FnKtimeGetNs.Call(),
 		asm.StoreMem(asm.R10, stackEvent+eventAt, asm.R0, asm.DWord),
 		asm.Mov.Reg(asm.R9, asm.R0),
-		asm.JNE.Imm(asm.R7, tcpSynSent, "ends"),
+		asm.JNE.Imm(asm.R7, stateSynSent, "ends"),
 	}
 	insns = append(insns, begins(l, m)...)
 	insns = append(insns, ends(m)...)
@@ -160,8 +160,8 @@ func ends(m programMaps) asm.Instructions {
 		asm.StoreImm(asm.R10, stackEvent+eventUID, 0, asm.Word),
 		asm.StoreImm(asm.R10, stackEvent+eventPID, 0, asm.Word),
 		asm.StoreImm(asm.R10, stackEvent+eventWhat, int64(whatEstablished), asm.Half),
-		asm.JEq.Imm(asm.R7, tcpEstablished, "emit"),
-		asm.JNE.Imm(asm.R7, tcpClose, "out"),
+		asm.JEq.Imm(asm.R7, stateEstablished, "emit"),
+		asm.JNE.Imm(asm.R7, stateClose, "out"),
 		asm.StoreImm(asm.R10, stackEvent+eventWhat, int64(whatReset), asm.Half),
 		asm.JNE.Imm(asm.R9, 0, "emit"),
 		asm.FnGetCurrentPidTgid.Call(),
@@ -191,7 +191,7 @@ func emit(l stateLayout, m programMaps) asm.Instructions {
 		asm.Add.Imm(asm.R4, stackEvent),
 		asm.Mov.Imm(asm.R5, eventSize),
 		asm.FnPerfEventOutput.Call(),
-		asm.JNE.Imm(asm.R7, tcpSynSent, "out"),
+		asm.JNE.Imm(asm.R7, stateSynSent, "out"),
 		asm.JSGE.Imm(asm.R0, 0, "out"),
 
 		asm.StoreImm(asm.R10, stackKey, 0, asm.Word),

@@ -73,7 +73,7 @@ func ebpfProgram(t *testing.T) string {
 	return path
 }
 
-func answer(t *testing.T, cmd *exec.Cmd) string {
+func childsAnswer(t *testing.T, cmd *exec.Cmd) string {
 	t.Helper()
 	out, err := cmd.CombinedOutput()
 	_, after, found := strings.Cut(string(out), "answer: ")
@@ -106,7 +106,7 @@ func TestEBPFNeedsThreeCapabilitiesAndSaysWhichAreMissing(t *testing.T) {
 			cmd := exec.Command("setpriv", "--reuid="+row.user, "--clear-groups", "--inh-caps="+caps, "--ambient-caps="+caps, "--bounding-set="+caps,
 				program, "-test.run=^TestEBPFChild$")
 			cmd.Dir, cmd.Env, cmd.ExtraFiles = "/", []string{ebpfChild + "=/proc/self/fd/3"}, []*os.File{dir}
-			if got := answer(t, cmd); !strings.HasSuffix(got, row.want) {
+			if got := childsAnswer(t, cmd); !strings.HasSuffix(got, row.want) {
 				t.Errorf("%q, want %q", got, row.want)
 			}
 		})
@@ -127,7 +127,7 @@ func TestEBPFFindsTracefsWhereItIsMounted(t *testing.T) {
 					while umount $d 2>/dev/null; do :; done
 				done; `+row.mount+`; exec "$0" -test.run='^TestEBPFChild$'`, program)
 			cmd.Env = append(os.Environ(), ebpfChild+"=mounted")
-			if got := answer(t, cmd); got != row.want {
+			if got := childsAnswer(t, cmd); got != row.want {
 				t.Errorf("%q, want %q", got, row.want)
 			}
 		})
@@ -138,7 +138,7 @@ func TestEBPFDoesNotTellAContainerTheHostsConnections(t *testing.T) {
 	program, dir := ebpfProgram(t), ebpfTracefs(t)
 	cmd := exec.Command("unshare", "-p", "-f", "--mount-proc", "--propagation", "private", "--", program, "-test.run=^TestEBPFChild$")
 	cmd.Env, cmd.ExtraFiles = append(os.Environ(), ebpfChild+"=/proc/self/fd/3"), []*os.File{dir}
-	if got := answer(t, cmd); !strings.HasPrefix(got, "ebpf: this is a container") {
+	if got := childsAnswer(t, cmd); !strings.HasPrefix(got, "ebpf: this is a container") {
 		t.Errorf("%q, want the reason", got)
 	}
 }

@@ -172,7 +172,7 @@ func TestEBPFIsNotCollected(t *testing.T) {
 		for range 3 {
 			runtime.GC()
 		}
-		pid, _ := client.connect(perlTo("198.51.100.1", "25")...)
+		pid, _ := client.connect(ebpfPerlTo("198.51.100.1", "25")...)
 		w.wait(2, pid)
 	}
 }
@@ -206,7 +206,7 @@ func TestEBPFEndsAtOnce(t *testing.T) {
 				over = true
 				ended <- err
 			}()
-			client.connect(perlTo("198.51.100.1", "25")...)
+			client.connect(ebpfPerlTo("198.51.100.1", "25")...)
 			<-first // it is running
 			row.end(e, cancel)
 			select {
@@ -233,4 +233,4 @@ func TestEBPFEndsAtOnce(t *testing.T) {
 	}
 }
 
-func contains(err error, part string) bool { return err != nil && strings.Contains(err.Error(), part) }
+func saysEBPF(err error, part string) bool { return err != nil && strings.Contains(err.Error(), part) }
