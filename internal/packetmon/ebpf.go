@@ -136,14 +136,18 @@ func inContainer() bool {
 
 // makeMaps makes the maps and fills in the ports.
 func (e *EBPF) makeMaps(ports []uint16) error {
-	// Before Linux 5.11 maps count as locked memory, of which a process may have little. If
-	// this is refused, making them tells.
-	_ = unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY})
+	// Before Linux 5.11 maps count as locked memory, of which a process may have little. The
+	// library's function for this makes a map whenever a program that links it is started.
+	little := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY})
 	into := [...]**ebpf.Map{&e.maps.ports, &e.maps.connecting, &e.maps.events, &e.maps.unsent}
 	for i, spec := range mapSpecs() {
 		m, err := ebpf.NewMap(spec)
 		if err != nil {
-			return refused("make the map "+spec.Name, err)
+			err = refused("make the map "+spec.Name, err)
+			if little != nil && errors.Is(err, unix.EPERM) {
+				err = fmt.Errorf("%w; before Linux 5.11 also LimitMEMLOCK=infinity", err)
+			}
+			return err
 		}
 		*into[i] = m
 	}
