@@ -221,17 +221,21 @@ func (s *diagSocket) redirected(client, server netip.AddrPort) (uid, inode uint3
 // its connection and was not found has taken that end with it by now.
 func (s *diagSocket) stands(server, client netip.AddrPort, states ...uint8) error {
 	for _, family := range families(server) {
-		sockets, err := s.ask(diagRequest{family: family, source: server, destination: client})
-		if err != nil {
+		if found, err := s.hasEnd(family, server, client, states); err != nil || found {
 			return err
-		}
-		for _, a := range sockets {
-			if a.source == server && a.destination == client && (len(states) == 0 || slices.Contains(states, a.state)) {
-				return nil
-			}
 		}
 	}
 	return ErrNotFound
+}
+
+func (s *diagSocket) hasEnd(family uint8, server, client netip.AddrPort, states []uint8) (bool, error) {
+	sockets, err := s.ask(diagRequest{family: family, source: server, destination: client})
+	for _, a := range sockets {
+		if a.source == server && a.destination == client && (len(states) == 0 || slices.Contains(states, a.state)) {
+			return true, err
+		}
+	}
+	return false, err
 }
 
 // mailPort reports whether a connection to port may have been redirected to server's.
