@@ -95,7 +95,7 @@ func (m *Monitor) owner(e *sighting, here bool) (redirected bool) {
 		e.basis = fmt.Sprintf("%s: uid %d connected", e.source, s.UID)
 		return false
 	case s.UIDKnown && (s.UID != 0 || s.Inode != 0):
-		e.basis = fmt.Sprintf("%s: socket %d belongs to uid %d", e.source, s.Inode, s.UID)
+		e.basis = ownedBasis(e.source, s)
 		return false
 	case s.UIDKnown: // uid 0 of no socket is what the kernel says of one that nobody owns
 		s.UIDKnown = false
@@ -113,7 +113,7 @@ func (m *Monitor) owner(e *sighting, here bool) (redirected bool) {
 		return false
 	}
 	s.UID, s.UIDKnown, s.Inode = o.UID, true, o.Inode
-	e.basis = fmt.Sprintf("%s: socket %d belongs to uid %d", e.source, o.Inode, o.UID)
+	e.basis = ownedBasis(e.source, s)
 	if o.Redirected {
 		e.basis += fmt.Sprintf("; a firewall rule brought it to %v", s.Remote)
 		if o.Wanted.IsValid() {
@@ -121,6 +121,13 @@ func (m *Monitor) owner(e *sighting, here bool) (redirected bool) {
 		}
 	}
 	return o.Redirected
+}
+
+func ownedBasis(source string, s *Seen) string {
+	if s.Inode == 0 {
+		return fmt.Sprintf("%s: its socket, closed by now, belonged to uid %d", source, s.UID)
+	}
+	return fmt.Sprintf("%s: socket %d belongs to uid %d", source, s.Inode, s.UID)
 }
 
 func (e *sighting) tooLate() {

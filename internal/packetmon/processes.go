@@ -137,7 +137,7 @@ func (k *worker) work(ctx context.Context, batch []sighting) {
 		case !e.seen.UIDKnown:
 			k.hand(e, origin.Chain{}, "")
 		case e.seen.Inode == 0:
-			k.hand(e, origin.Chain{}, k.missing(e, "its process had closed it"))
+			k.hand(e, origin.Chain{}, k.missing(e, "its process is not known"))
 		case k.spared(e):
 		default:
 			search = append(search, e)
