@@ -2,7 +2,7 @@ package packetmon
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"sync"
@@ -67,43 +67,36 @@ func (h *lastHour) sum(number int64) (of minute) {
 	return of
 }
 
-// lookRights tells what we lack the rights for, by the first process of the machine, which is
-// root's, and with scan the right to list open files is needed.
+// lookRights tells what we lack the rights for; with scan the right to list open files is
+// needed. The processes of other users, not those of our own, are what it is about, so the
+// capabilities tell it best.
 func lookRights(scan bool) []string {
-	const first = "/proc/1"
-	var problems []string
-	if _, err := os.Lstat(first); err != nil {
-		problems = append(problems, problemHidden)
+	caps, err := capabilities()
+	if err != nil {
+		return []string{legible(fmt.Sprintf("our own capabilities cannot be read (%v): what is lost by it is not known", err), maxStatusText)}
 	}
-	if _, err := os.Readlink(first + "/cwd"); refusedTo(err) {
+	has := func(capability uint) bool { return caps>>capability&1 == 1 }
+	var problems []string
+	if !has(unix.CAP_SYS_PTRACE) {
+		if _, err := os.Lstat("/proc/1"); err != nil {
+			problems = append(problems, problemHidden)
+		}
 		problems = append(problems, problemWorkingDirectory)
 	}
-	if !scan {
-		return problems
-	}
-	if !mayList(first + "/fd") {
+	if scan && !(has(unix.CAP_SYS_PTRACE) && (has(unix.CAP_DAC_READ_SEARCH) || has(unix.CAP_DAC_OVERRIDE))) {
 		problems = append(problems, problemDescriptors)
 	}
 	return problems
 }
 
-// mayList reports whether the links in a folder may be read.
-func mayList(folder string) bool {
-	dir, err := os.Open(folder)
-	if err != nil {
-		return !refusedTo(err)
+// capabilities returns the effective ones of this thread, which are those of the process.
+func capabilities() (uint64, error) {
+	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData // the kernel fills in both
+	if err := unix.Capget(&head, &data[0]); err != nil {
+		return 0, err
 	}
-	defer func() { _ = dir.Close() }() // opened for reading
-	names, err := dir.Readdirnames(1)
-	if err != nil || len(names) == 0 {
-		return !refusedTo(err)
-	}
-	_, err = os.Readlink(folder + "/" + names[0])
-	return !refusedTo(err)
-}
-
-func refusedTo(err error) bool {
-	return errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM)
+	return uint64(data[1].Effective)<<32 | uint64(data[0].Effective), nil
 }
 
 // keepEvery is how often the losses are read and the level is looked at.

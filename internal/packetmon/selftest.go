@@ -44,8 +44,8 @@ func (m *Monitor) testAgain(ctx context.Context, s Source) {
 			return
 		}
 		if err == nil {
-			took := time.Duration(m.opt.Boot() - began).Round(100 * time.Microsecond)
-			m.tested(fmt.Sprintf("ok: a connection of our own was seen with user, process and working directory within %v", took), nil)
+			took := time.Duration(m.opt.Boot()-began).Seconds() * 1000
+			m.tested(fmt.Sprintf("ok: a connection of our own was seen with user, process and working directory within %.1f ms", took), nil)
 			return
 		}
 		m.tested("failed: "+err.Error(), err)

@@ -67,7 +67,7 @@ type Counts struct {
 func (s *Status) bound() {
 	s.Source, s.Level = legible(s.Source, maxSeen), Level(legible(string(s.Level), maxSeen))
 	s.SelfTest = legible(s.SelfTest, maxStatusText)
-	s.Ports = s.Ports[:min(len(s.Ports), maxStatusPorts)]
+	s.Ports = append([]uint16(nil), s.Ports[:min(len(s.Ports), maxStatusPorts)]...)
 	s.Problems, s.Unseen = legibles(s.Problems), legibles(s.Unseen)
 	var better []Refused
 	for _, r := range s.Better[:min(len(s.Better), maxStatusTexts)] {
