@@ -42,7 +42,7 @@ func serveWatch(ctx context.Context, cfg config.Config, l *net.UnixListener, uid
 	x := newExcluded(cfg)
 	m, err := packetmon.New(packetmon.Options{
 		Ports: ports, Source: cfg.Direct.Source, Exim: cfg.Exim.Binary, Excluded: x.has,
-		Openers: packetmon.DefaultOpeners(packetmon.OpenersOptions{Ports: ports, Boot: origin.BootNanoseconds, Log: log}),
+		Openers: packetmon.Openers(packetmon.SourceOptions{Ports: ports, Boot: origin.BootNanoseconds}),
 		Clock:   origin.Clock(), Boot: origin.BootNanoseconds, Log: log,
 	})
 	if err != nil {
