@@ -373,6 +373,8 @@ func apiRequests(x theirs) map[string][]asked {
 		"GET /v1/accounts":           {{page: "/v1/accounts"}, {page: "/v1/accounts?q=carol"}, {page: "/v1/accounts?q=" + x.account}},
 		"GET /v1/accounts/{account}": {{page: "/v1/accounts/" + x.account}},
 		"GET /v1/decisions":          {{page: "/v1/decisions"}, {page: "/v1/decisions?account=" + x.account}},
+		"GET /v1/connections":        {{page: "/v1/connections"}, {page: "/v1/connections?account=" + x.account}},
+		"GET /v1/connections/tail":   nil,
 		"GET /v1/triggers":           {{page: "/v1/triggers"}, {page: "/v1/triggers?level=account&name=" + x.account}},
 		"POST /v1/preview":           {{"/v1/preview", limit}},
 		"POST /v1/actions/{id}/undo": {{page: "/v1/actions/" + id(x.action) + "/undo"}},
