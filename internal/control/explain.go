@@ -169,7 +169,7 @@ func (s *Service) filledByConnections(ctx context.Context, a Actor, d *Decision,
 	if errors.Is(err, context.DeadlineExceeded) {
 		return nil, nil
 	}
-	list = s.seenConnections(a, list)
+	list = slices.DeleteFunc(s.seenConnections(a, list), func(c Connection) bool { return c.Seq >= d.Seq }) // before it
 	return list[:min(len(list), shownFilling)], found(err, "", "no connections")
 }
 
