@@ -292,7 +292,7 @@ func (d *Daemon) Connect(c Conn) *policy.Decision {
 		id.Reseller, id.Package = a.Reseller, a.Package
 	}
 	dec := d.Engine.Check(d.Clock(), &policy.Submission{CallerUID: -1, Direct: at}, id)
-	if c.Over && len(dec.Over) == 0 {
+	if c.Over {
 		dec.Reason, dec.Would = policy.ReasonOver, policy.Freeze
 		dec.Over = []policy.Over{{Trigger: "direct-hour", Watch: policy.WatchDirect, Key: c.Account, Account: c.Account, Mode: policy.Observe, Verdict: policy.Freeze,
 			Max: 30, Per: time.Hour, Count: policy.Connections, Used: 30, Units: 1, FreeAt: d.Clock().Wall.Add(20 * time.Minute)}}
