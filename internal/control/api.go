@@ -309,6 +309,9 @@ type Preview struct {
 	Accounts int64  `json:"accounts"` // of so many accounts
 	Now      int64  `json:"now"`      // messages that the rules in force would have stopped
 	Text     string `json:"text"`     // "Over the last 7 days this would have stopped 14 messages of 3 accounts; …"
+	// Noun is what was looked at: "message", or "connection", which a limit reports (Observed)
+	// and does not stop.
+	Noun string `json:"noun"`
 	// Observed are messages that the change would have reported and let pass, because the
 	// trigger only observes.
 	Observed int64           `json:"observed"`

@@ -108,7 +108,7 @@ func (s *Service) decision(ctx context.Context, a Actor, ref string) (Decision, 
 	if err == nil && !s.visible(a, d.Account) {
 		d, err = Decision{}, store.ErrNotFound
 	}
-	return d, found(err, hint, "no message and no connection is known as %.40q", ref)
+	return d, found(err, hint, "no message is known as %.40q", ref)
 }
 
 // upToDate lets the store write what it has been handed, so that people find the

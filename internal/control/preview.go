@@ -309,6 +309,7 @@ func (t *previewTally) preview(w *previewing, whole bool) Preview {
 	if w.connections() {
 		noun = nounConnection
 	}
+	out.Noun = noun
 	out.Text = previewText(&out, noun, w.now.Wall.Sub(t.since), w.now.Wall.Sub(w.since))
 	return out
 }

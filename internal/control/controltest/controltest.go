@@ -273,6 +273,7 @@ func (d *Daemon) record(dec *policy.Decision) {
 type Conn struct {
 	Account, Directory, Remote string // Remote "" = 198.51.100.7:25
 	UID                        uint32 // 0 = not known
+	Argument                   string // one more of its process
 	Over                       bool   // over the trigger direct-hour of 30 an hour, which only observes
 }
 
@@ -287,6 +288,9 @@ func (d *Daemon) Connect(c Conn) *policy.Decision {
 			{PID: 700, UID: c.UID, Executable: "/usr/bin/php", WorkingDirectory: c.Directory, Args: []string{"php", "mailer.php"}, Started: 4711},
 			{PID: 1, Executable: "/usr/lib/systemd/systemd", WorkingDirectory: "/", Args: []string{"systemd", "--secret"}},
 		}}
+	if c.Argument != "" {
+		at.Chain[0].Args = append(at.Chain[0].Args, c.Argument)
+	}
 	id := policy.Identity{Account: c.Account, Source: policy.SourceDirect, Basis: "the socket is owned by uid 1001", Directory: c.Directory, DirectoryAccount: c.Account}
 	if a, ok := Accounts().ByName(c.Account); ok {
 		id.Reseller, id.Package = a.Reseller, a.Package
