@@ -16,7 +16,7 @@ type statements struct {
 	account, accountID      *statement
 	name, boot, decision    *statement
 	minute, hour            *statement
-	held                    *statement
+	held, connection        *statement
 	event, eventCount, slot *statement
 }
 
@@ -31,14 +31,14 @@ const (
 		stopped, free_at, claimed, open) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)
 		ON CONFLICT (id) DO UPDATE SET last_at = excluded.last_at, mode = excluded.mode, verdict = excluded.verdict, max = excluded.max,
 		used = excluded.used, stopped = excluded.stopped, free_at = excluded.free_at, claimed = excluded.claimed, open = excluded.open`
-	insertMinute = `INSERT INTO minutes (minute, first_seq, last_seq, ` + tallyColumns + `) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)
+	insertMinute = `INSERT INTO minutes (minute, first_seq, last_seq, ` + tallyColumns + `) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)
 		ON CONFLICT (minute) DO UPDATE SET first_seq = min(first_seq, excluded.first_seq), last_seq = max(last_seq, excluded.last_seq), ` + addTally
-	insertHour = `INSERT INTO hours (hour, account, ` + tallyColumns + `) VALUES (?,?,?,?,?,?,?,?,?,?,?)
+	insertHour = `INSERT INTO hours (hour, account, ` + tallyColumns + `) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)
 		ON CONFLICT (hour, account) DO UPDATE SET ` + addTally
 	addTally = `messages = messages + excluded.messages, recipients = recipients + excluded.recipients, frozen = frozen + excluded.frozen,
 		discarded = discarded + excluded.discarded, deferred = deferred + excluded.deferred, denied = denied + excluded.denied,
 		stopped_recipients = stopped_recipients + excluded.stopped_recipients, observed = observed + excluded.observed,
-		unchecked = unchecked + excluded.unchecked`
+		unchecked = unchecked + excluded.unchecked, connections = connections + excluded.connections`
 	countMessage = `UPDATE events SET messages = messages + 1 WHERE id = ? RETURNING messages`
 	putMessage   = `INSERT OR REPLACE INTO event_messages (event, slot, seq) VALUES (?,?,?)`
 )
@@ -55,7 +55,7 @@ func (w *writer) prepare() error {
 			{&w.st.accountID, "SELECT id FROM accounts WHERE name = ?"},
 			{&w.st.name, "INSERT INTO names (id, text) VALUES (?,?)"},
 			{&w.st.boot, "INSERT INTO boots (boot_id, zero) VALUES (?,?) ON CONFLICT (boot_id) DO UPDATE SET zero = zero RETURNING id, zero"},
-			{&w.st.decision, insertDecision}, {&w.st.held, insertHeld}, {&w.st.event, upsertEvent},
+			{&w.st.decision, insertDecision}, {&w.st.connection, insertConnection}, {&w.st.held, insertHeld}, {&w.st.event, upsertEvent},
 			{&w.st.minute, insertMinute}, {&w.st.hour, insertHour}, {&w.st.eventCount, countMessage}, {&w.st.slot, putMessage},
 		} {
 			st, err := prepareOn(c, p.text)
@@ -71,7 +71,7 @@ func (w *writer) prepare() error {
 // close frees the statements.
 func (st *statements) close() {
 	for _, s := range []*statement{st.begin, st.commit, st.rollback, st.account, st.accountID, st.name, st.boot, st.decision,
-		st.minute, st.hour, st.held, st.event, st.eventCount, st.slot} {
+		st.minute, st.hour, st.held, st.connection, st.event, st.eventCount, st.slot} {
 		if s != nil {
 			s.stmt.Close()
 		}
@@ -115,6 +115,11 @@ func (w *writer) fill(l *load) error {
 			return fmt.Errorf("store decision: %w", err)
 		}
 		w.rollup.add(r, account)
+		if r.connection != nil {
+			if err := w.connect(r); err != nil {
+				return fmt.Errorf("store connection: %w", err)
+			}
+		}
 		if r.verdict == policy.Freeze {
 			if err := w.hold(r); err != nil {
 				return fmt.Errorf("store held message: %w", err)

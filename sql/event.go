@@ -33,10 +33,12 @@ type Event struct {
 	Claimed  bool       `json:"claimed"`
 	Open     bool       `json:"open"`
 	Messages []Decision `json:"messages,omitempty"` // its first 50 and its last 50; only of one event
-	Actions  []Action   `json:"actions,omitempty"`  // only of one event
-	Notices  []Notice   `json:"notices,omitempty"`  // who was told of it, and who is to be; only of one event
-	Requests []Evidence `json:"requests,omitempty"` // which scripts and web requests sent; only of one event
-	Evidence []string   `json:"evidence,omitempty"` // filled in by whoever shows it
+	// Connections are those of a trigger that watches what bypasses Exim, in place of messages.
+	Connections []Connection `json:"connections,omitempty"`
+	Actions     []Action     `json:"actions,omitempty"`  // only of one event
+	Notices     []Notice     `json:"notices,omitempty"`  // who was told of it, and who is to be; only of one event
+	Requests    []Evidence   `json:"requests,omitempty"` // which scripts and web requests sent; only of one event
+	Evidence    []string     `json:"evidence,omitempty"` // filled in by whoever shows it
 }
 
 // Policy is the event as the tracker of events knows it.
@@ -183,7 +185,7 @@ func (s *Store) Event(ctx context.Context, id int64) (e Event, err error) {
 			return err
 		}
 		messages := fmt.Sprintf("SELECT %s FROM decisions WHERE %s UNION ALL SELECT %[1]s FROM kept WHERE %[2]s ORDER BY 1",
-			decisionColumns, "seq IN (SELECT seq FROM event_messages WHERE event = ?1)")
+			decisionColumns, "flags & 15 <> "+sourceDirect+" AND seq IN (SELECT seq FROM event_messages WHERE event = ?1)")
 		err = c.each(ctx, messages, []value{id}, func(v []value) error {
 			v[21] = nil
 			d, err := c.decision(ctx, v, s.refKey.Load())
@@ -191,6 +193,9 @@ func (s *Store) Event(ctx context.Context, id int64) (e Event, err error) {
 			return err
 		})
 		if err != nil {
+			return err
+		}
+		if e.Connections, err = s.connectionsOf(ctx, c, id); err != nil {
 			return err
 		}
 		if e.Requests, err = evidenceOf(ctx, c, id); err != nil {

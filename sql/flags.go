@@ -21,6 +21,10 @@ const (
 	flagOwnDir    = 1 << 18
 )
 
+// sourceDirect is policy.SourceDirect as the schema has it: SQLite uses the index of
+// connections only where the number stands in the query.
+const sourceDirect = "7"
+
 // flagsOf packs the small parts of a decision.
 func flagsOf(d *policy.Decision) int64 {
 	f := int64(d.Identity.Source)&15 | int64(d.Identity.IPClass)&7<<4 | int64(d.Reason)&31<<flagReason | int64(d.Release)&3<<flagRelease

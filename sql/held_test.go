@@ -160,7 +160,7 @@ func TestJSONHasTheNamesOfTheGlossary(t *testing.T) {
 		{"a decision", Decision{Ref: "r", At: at, Seq: 5}, `{"ref":"r","at":"2026-03-14T08:26:53.589Z","message_id":"","source":"","account":"","mailbox":"","basis":"","client_ip":"","working_directory":"","script":"","envelope_sender":"","subject":"","recipients":0,"size":0,"verdict":"","would":"","reason":"","trigger":""}`},
 		{"an event", Event{ID: 1, Per: Period(90 * time.Minute)}, `{"id":1,"at":null,"last_at":null,"trigger":"","watch":"","key":"","account":"","mailbox":"","mode":"","verdict":"","max":0,"per":"1h30m","count":"","used":0,"stopped":0,"free_at":null,"claimed":false,"open":false}`},
 		{"a held message", Held{Ref: "r"}, `{"ref":"r","message_id":"","account":"","mailbox":"","envelope_sender":"","subject":"","working_directory":"","recipients":0,"recipient_list":"","size":0,"held_at":null,"trigger":"","release":"","state":"","state_at":null}`},
-		{"a sender", Sender{Account: "shop"}, `{"account":"shop","messages":0,"recipients":0,"frozen":0,"discarded":0,"deferred":0,"denied":0,"stopped":0,"stopped_recipients":0,"observed":0,"unchecked":0}`},
+		{"a sender", Sender{Account: "shop"}, `{"account":"shop","messages":0,"recipients":0,"frozen":0,"discarded":0,"deferred":0,"denied":0,"stopped":0,"stopped_recipients":0,"observed":0,"unchecked":0,"connections":0}`},
 	} {
 		b, err := json.Marshal(c.is)
 		if err != nil || string(b) != c.want {

@@ -13,6 +13,8 @@ type PastFilter struct {
 	Since    time.Time
 	Accounts []string // of these, and what a claim charges to a directory of theirs; nil = of everybody
 	Newest   int64    // look at so many of the newest numbers
+	// Connections: those that bypassed Exim instead of messages.
+	Connections bool
 }
 
 // Past is how far back decisions can be looked at.
@@ -46,7 +48,7 @@ func (s *Store) PastOf(ctx context.Context, f PastFilter) (numbers int64, p Past
 	return numbers, p, err
 }
 
-// EachPast hands every decision on a message of the past to fn, stopped ones too, in the
+// EachPast hands every decision on a message (or every connection) of the past to fn, stopped ones too, in the
 // order of their numbers and on this boot's clock. Those that nobody could read, and the
 // panel's own, are not among them. fn must not keep the row.
 func (s *Store) EachPast(ctx context.Context, f PastFilter, now policy.Moment, fn func(*Counted) error) error {
@@ -90,6 +92,11 @@ func (s *Store) EachPast(ctx context.Context, f PastFilter, now policy.Moment, f
 func (c *cursor) pastQuery(ctx context.Context, f PastFilter) (query string, args []value, err error) {
 	query = "SELECT " + countedColumns + " FROM decisions WHERE seq BETWEEN ? AND ? AND at >= ? AND flags & 15 <> ? AND flags >> ? & 31 <> ?"
 	args = []value{int64(policy.SourceSystem), int64(flagReason), int64(policy.ReasonMalformed)}
+	if f.Connections {
+		query += " AND flags & 15 = " + sourceDirect
+	} else {
+		query += " AND flags & 15 <> " + sourceDirect
+	}
 	if f.Accounts != nil {
 		ids, _, err := c.accountIDs(ctx, f.Accounts)
 		if err != nil {

@@ -15,6 +15,10 @@ import (
 func TestNothingIsReadFromEndToEnd(t *testing.T) {
 	f := start(t, "")
 	mixed(t, f, 3_000)
+	for seq := uint64(3_001); seq <= 3_010; seq++ {
+		f.Append(directDecision(seq, "shop1"))
+	}
+	f.flush(t)
 	if err := f.UpsertEvent(context.Background(), policy.Event{ID: 1, At: day, LastAt: day, Account: "shop1", Key: "shop1", Trigger: "account-hour"}); err != nil {
 		t.Fatal(err)
 	}
@@ -24,15 +28,26 @@ func TestNothingIsReadFromEndToEnd(t *testing.T) {
 		many = append(many, fmt.Sprintf("acct%d", i))
 	}
 	asks := map[string]func() error{
-		"rates of an account":    func() error { _, err := f.HistogramOf(ctx, many[:1], since, time.Hour); return err },
-		"rates of many accounts": func() error { _, err := f.HistogramOf(ctx, many, since, time.Hour); return err },
-		"rates of the server":    func() error { _, err := f.Histogram(ctx, since, time.Minute); return err },
-		"totals of a page":       func() error { _, err := f.Tallies(ctx, many, since); return err },
-		"names in parentheses":   func() error { _, err := f.AccountNames(ctx, "(", ")", 100); return err },
-		"one name":               func() error { _, err := f.KnowsAccount(ctx, "shop1"); return err },
-		"shares":                 func() error { _, err := f.Shares(ctx, "shop1", since); return err },
-		"the past":               func() error { return f.past(ctx, PastFilter{Since: since, Newest: 1000}) },
-		"the past of an account": func() error { return f.past(ctx, PastFilter{Since: since, Newest: 1000, Accounts: many}) },
+		"connections":               func() error { _, _, err := f.Connections(ctx, ConnectionFilter{}); return err },
+		"connections since":         func() error { _, _, err := f.Connections(ctx, ConnectionFilter{Since: since}); return err },
+		"connections of an account": func() error { _, _, err := f.Connections(ctx, ConnectionFilter{Account: "shop1"}); return err },
+		"connections of a reseller": func() error { _, _, err := f.Connections(ctx, ConnectionFilter{Accounts: many}); return err },
+		"connections that filled": func() error {
+			_, err := f.ConnectionsThatFilled(ctx, Filled{Watch: policy.WatchDirect, Account: "shop1"}, since, day, 10)
+			return err
+		},
+		"one connection":             func() error { _, err := f.ConnectionBySeq(ctx, 1); return nothing(err) },
+		"an event":                   func() error { _, err := f.Event(ctx, 1); return err },
+		"decisions of source direct": f.decisions(DecisionFilter{Source: "direct"}),
+		"rates of an account":        func() error { _, err := f.HistogramOf(ctx, many[:1], since, time.Hour); return err },
+		"rates of many accounts":     func() error { _, err := f.HistogramOf(ctx, many, since, time.Hour); return err },
+		"rates of the server":        func() error { _, err := f.Histogram(ctx, since, time.Minute); return err },
+		"totals of a page":           func() error { _, err := f.Tallies(ctx, many, since); return err },
+		"names in parentheses":       func() error { _, err := f.AccountNames(ctx, "(", ")", 100); return err },
+		"one name":                   func() error { _, err := f.KnowsAccount(ctx, "shop1"); return err },
+		"shares":                     func() error { _, err := f.Shares(ctx, "shop1", since); return err },
+		"the past":                   func() error { return f.past(ctx, PastFilter{Since: since, Newest: 1000}) },
+		"the past of an account":     func() error { return f.past(ctx, PastFilter{Since: since, Newest: 1000, Accounts: many}) },
 		"top of a reseller": func() error {
 			_, err := f.Top(ctx, TopFilter{Since: since, By: "recipients", Accounts: many, Limit: 10})
 			return err
@@ -79,7 +94,7 @@ func (f *fixture) plan(t *testing.T, query string, args []value) {
 	err := f.read(context.Background(), "explain", func(ctx context.Context, c *cursor) error {
 		return c.each(ctx, "EXPLAIN QUERY PLAN "+query, args, func(v []value) error {
 			step := str(v[3])
-			for _, table := range []string{"decisions", "events", "event_messages", "held", "hours", "t", "minutes", "names", "accounts", "a", "audit"} {
+			for _, table := range []string{"decisions", "events", "event_messages", "held", "hours", "t", "minutes", "names", "accounts", "a", "audit", "connections", "kept"} {
 				whole := step == "SCAN "+table || strings.HasPrefix(step, "SCAN "+table+" ")
 				if whole && !strings.HasSuffix(step, "USING INDEX events_open") { // which holds only what is open
 					t.Errorf("%s\nin: %s", step, query)

@@ -59,6 +59,7 @@ type row struct {
 	ip         netip.Addr
 	bytes      int
 	text       [textCount]string
+	connection *connection // nil of a message
 }
 
 // pack makes a row of a decision: one allocation for all its texts.
@@ -84,6 +85,10 @@ func pack(d *policy.Decision) row {
 		if d.Verdict == policy.Freeze {
 			in[textRecipients] = s.RecipientList
 		}
+		if s.Direct != nil {
+			r.connection = packConnection(s.Direct)
+			r.bytes = r.connection.bytes()
+		}
 	}
 	if len(d.Over) > 0 {
 		in[textOver] = overJSON(d.Over)
@@ -99,7 +104,7 @@ func pack(d *policy.Decision) row {
 		r.text[i] = all[start:end]
 		start = end
 	}
-	r.bytes = len(all) + rowOverhead
+	r.bytes += len(all) + rowOverhead
 	return r
 }
 

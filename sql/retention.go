@@ -29,9 +29,9 @@ type purge struct {
 }
 
 type purgeStep struct {
-	save string // run before text, in the same transaction and with the same arguments
-	text string
-	args []any
+	before []string // run before text, in the same transaction and with the same arguments
+	text   string
+	args   []any
 }
 
 // beginPurge finds out what is too old.
@@ -76,7 +76,7 @@ func (p *purge) decisions(ctx context.Context, w *writer, before time.Time) {
 	if err != nil || !last.Valid {
 		return
 	}
-	p.steps = append(p.steps, purgeStep{saveNamed(), "DELETE FROM decisions WHERE seq IN (" + oldest + ")", []any{last.Int64, cut, purgeRows}})
+	p.steps = append(p.steps, purgeStep{[]string{saveNamed(), dropConnections}, "DELETE FROM decisions WHERE seq IN (" + oldest + ")", []any{last.Int64, cut, purgeRows}})
 	p.add(`DELETE FROM names WHERE id IN (SELECT n.id FROM name_epochs e JOIN names n ON n.id BETWEEN e.first_name AND e.last_name
 		WHERE e.last_seq < (SELECT ifnull(min(seq), 9223372036854775807) FROM decisions) LIMIT ?)`, purgeRows)
 	p.add(`DELETE FROM name_epochs WHERE id IN (SELECT id FROM name_epochs e WHERE e.last_seq < (SELECT ifnull(min(seq), 9223372036854775807) FROM decisions)
@@ -87,6 +87,9 @@ func (p *purge) decisions(ctx context.Context, w *writer, before time.Time) {
 
 // oldest are the decisions that one step deletes.
 const oldest = "SELECT seq FROM decisions WHERE seq <= ? AND at < ? ORDER BY seq LIMIT ?"
+
+// dropConnections deletes what belongs to them, but for those that are kept.
+const dropConnections = "DELETE FROM connections WHERE seq IN (" + oldest + ") AND NOT EXISTS (SELECT 1 FROM kept k WHERE k.seq = connections.seq)"
 
 // keptTexts are the columns of a kept decision whose text may stand in names before.
 var keptTexts = []string{"mailbox", "basis", "directory", "directory_account", "script", "sub_key", "envelope_sender", "subject", "subject_key", "trigger"}
@@ -120,6 +123,8 @@ func (p *purge) sweep(ctx context.Context, w *writer) {
 	}
 	p.add(`DELETE FROM kept WHERE seq > ? AND seq <= ? AND NOT EXISTS (SELECT 1 FROM event_messages m WHERE m.seq = kept.seq)
 		AND NOT EXISTS (SELECT 1 FROM held h WHERE h.seq = kept.seq)`, p.swept, last.Int64)
+	p.add(`DELETE FROM connections WHERE seq > ? AND seq <= ? AND NOT EXISTS (SELECT 1 FROM kept k WHERE k.seq = connections.seq)
+		AND NOT EXISTS (SELECT 1 FROM decisions d WHERE d.seq = connections.seq)`, p.swept, last.Int64)
 	p.swept = last.Int64
 }
 
@@ -162,8 +167,8 @@ func (s *Store) purge(ctx context.Context) {
 // purge runs one step and tells how many rows it deleted.
 func (w *writer) purge(ctx context.Context, p *purgeStep) (n int64, err error) {
 	err = w.transact(ctx, func(ctx context.Context, tx *sql.Tx) error {
-		if p.save != "" {
-			if _, err := tx.ExecContext(ctx, p.save, p.args...); err != nil {
+		for _, text := range p.before {
+			if _, err := tx.ExecContext(ctx, text, p.args...); err != nil {
 				return err
 			}
 		}

@@ -15,7 +15,7 @@ import (
 
 // salvaged are the tables that are carried over from a damaged database: all but the
 // decisions and what is made of them.
-var salvaged = []string{"meta", "holds", "overrides", "exemptions", "settings", "held", "events", "event_messages", "kept", "actions", "audit", "journal"}
+var salvaged = []string{"meta", "holds", "overrides", "exemptions", "settings", "held", "events", "event_messages", "kept", "connections", "actions", "audit", "journal"}
 
 // salvageRows is how many rows of a table are carried over at most.
 const salvageRows = 1_000_000
@@ -245,7 +245,11 @@ func lengthen(path string) {
 // copyTable copies the rows of one table up to the first that cannot be read; whole is
 // false if there is such a row, or more than are carried over. The error is one of writing.
 func copyTable(ctx context.Context, from *sql.DB, tx *sql.Tx, table string) (n int, whole bool, err error) {
-	rows, err := from.QueryContext(ctx, "SELECT * FROM "+table+" LIMIT ?", salvageRows)
+	query := "SELECT * FROM " + table
+	if table == "connections" { // of the others nobody knows any more whose they were
+		query += " WHERE seq IN (SELECT seq FROM kept)"
+	}
+	rows, err := from.QueryContext(ctx, query+" LIMIT ?", salvageRows)
 	if err != nil {
 		return 0, false, ctx.Err()
 	}

@@ -28,9 +28,9 @@ type DecisionFilter struct {
 	ClientIP         netip.Addr
 	ClientNet        netip.Prefix
 	IPClass          policy.IPClass
-	Source           string
-	NoAutomatic      bool // without auto-replies
-	Counted          bool // only those that entered the windows
+	Source           string // "": of all but the connections that bypassed Exim
+	NoAutomatic      bool   // without auto-replies
+	Counted          bool   // only those that entered the windows
 	Limit            int
 	After            string // what the page before gave as next
 }
@@ -71,15 +71,20 @@ type Filled struct {
 	IPClass    policy.IPClass
 }
 
+// subKey is who it was, where an account's senders have counters of their own.
+func (k *Filled) subKey() string {
+	if k.Account == policy.AccountUnknown || k.Account == policy.AccountSystem {
+		return k.SubKey
+	}
+	return ""
+}
+
 // MessagesThatFilled lists the counted messages of one counter between two moments, the
 // newest first: those that a stopped message was stopped for. What a counter counts is
 // policy's to say; see the keys of its triggers.
 func (s *Store) MessagesThatFilled(ctx context.Context, k Filled, from, to time.Time, limit int) ([]Decision, error) {
 	f := DecisionFilter{Since: from, Until: to, Counted: true, NoAutomatic: k.Watch != policy.WatchAutomatic, Limit: limit}
-	subKey := ""
-	if k.Account == policy.AccountUnknown || k.Account == policy.AccountSystem {
-		subKey = k.SubKey
-	}
+	subKey := k.subKey()
 	switch k.Watch {
 	case policy.WatchAccount:
 		f.Account, f.SubKey = k.Account, subKey
@@ -104,56 +109,82 @@ func (s *Store) MessagesThatFilled(ctx context.Context, k Filled, from, to time.
 
 // search fills a page of decisions.
 func (s *Store) search(ctx context.Context, c *cursor, f *DecisionFilter, list *[]Decision) (next string, err error) {
-	until := f.Until
-	if until.IsZero() {
-		until = time.UnixMilli(farFuture)
-	}
-	low, high, err := c.within(ctx, f.Since, f.Until)
-	if err != nil {
-		return "", err
-	}
-	if f.After != "" {
-		after, err := strconv.ParseInt(f.After, 10, 64)
-		if err != nil {
-			return "", fmt.Errorf("%.40q is not where a page ended", f.After)
-		}
-		high = min(high, after-1)
-	}
 	where, args, none, err := c.where(ctx, f)
 	if err != nil || none {
 		return "", err
 	}
-	query := "SELECT " + decisionColumns + ", directory_account FROM decisions WHERE seq BETWEEN ? AND ? AND at >= ? AND at < ?" + where + " ORDER BY seq DESC"
-	limit, key := bounded(f.Limit), s.refKey.Load()
-	collect := func(v []value) error {
-		if ok, err := c.matches(ctx, v, f); err != nil || !ok {
-			return err
-		}
-		v[21] = nil // the triggers are shown with one decision only
-		d, err := c.decision(ctx, v, key)
-		if err != nil {
-			return err
-		}
-		if *list = append(*list, d); len(*list) == limit {
-			return errEnough
-		}
-		return nil
-	}
-	spans, err := c.spans(ctx, f, until)
+	p, err := c.paging(ctx, f)
 	if err != nil {
 		return "", err
 	}
-	for _, sp := range spans {
-		sp = span{max(sp.low, low), min(sp.high, high)}
+	if p.spans, err = c.spans(ctx, f, p.until); err != nil {
+		return "", err
+	}
+	query := "SELECT " + decisionColumns + ", directory_account FROM decisions WHERE seq BETWEEN ? AND ? AND at >= ? AND at < ?" + where + " ORDER BY seq DESC"
+	limit, key := bounded(f.Limit), s.refKey.Load()
+	return p.each(func(low, high int64) error {
+		return c.each(ctx, query, slices.Concat([]value{low, high, ms(f.Since), ms(p.until)}, args), func(v []value) error {
+			if ok, err := c.matches(ctx, v, f); err != nil || !ok {
+				return err
+			}
+			v[21] = nil // the triggers are shown with one decision only
+			d, err := c.decision(ctx, v, key)
+			if err != nil {
+				return err
+			}
+			if *list = append(*list, d); len(*list) == limit {
+				return errEnough
+			}
+			return nil
+		})
+	}, func() uint64 {
+		if len(*list) == 0 {
+			return 0
+		}
+		return (*list)[len(*list)-1].Seq
+	})
+}
+
+// paging is where a page of decisions is looked for.
+type paging struct {
+	low, high int64     // numbers
+	until     time.Time // before
+	spans     []span    // the newest first
+	straight  bool      // an index leads there: no need to go in steps
+}
+
+// paging finds the numbers between which the page of a filter lies; where in between is
+// for the caller to fill in.
+func (c *cursor) paging(ctx context.Context, f *DecisionFilter) (p paging, err error) {
+	p = paging{until: f.Until, straight: f.straight()}
+	if p.until.IsZero() {
+		p.until = time.UnixMilli(farFuture)
+	}
+	if p.low, p.high, err = c.within(ctx, f.Since, f.Until); err != nil || f.After == "" {
+		return p, err
+	}
+	after, err := strconv.ParseInt(f.After, 10, 64)
+	if err != nil {
+		return p, fmt.Errorf("%.40q is not where a page ended", f.After)
+	}
+	p.high = min(p.high, after-1)
+	return p, nil
+}
+
+// each reads the spans, the newest first, until the page is full or the time is up; next is
+// where the next page begins. last is the number of the last row found, 0 if there is none.
+func (p *paging) each(read func(low, high int64) error, last func() uint64) (next string, err error) {
+	for _, sp := range p.spans {
+		sp = span{max(sp.low, p.low), min(sp.high, p.high)}
 		for sp.high >= sp.low {
 			from := max(sp.low, sp.high-scanRows+1)
-			if f.straight() {
+			if p.straight {
 				from = sp.low
 			}
-			err := c.each(ctx, query, slices.Concat([]value{from, sp.high, ms(f.Since), ms(until)}, args), collect)
+			err := read(from, sp.high)
 			switch tooLong := errors.Is(err, context.DeadlineExceeded); {
-			case errors.Is(err, errEnough), tooLong && len(*list) > 0:
-				return strconv.FormatUint((*list)[len(*list)-1].Seq, 10), nil
+			case errors.Is(err, errEnough), tooLong && last() != 0:
+				return strconv.FormatUint(last(), 10), nil
 			case tooLong:
 				return strconv.FormatInt(sp.high+1, 10), nil
 			case err != nil:
@@ -265,7 +296,10 @@ func (c *cursor) where(ctx context.Context, f *DecisionFilter) (where string, ar
 		if !ok {
 			return "", nil, true, fmt.Errorf("%.40q is no source", f.Source)
 		}
-		where, args = where+" AND flags & 15 = ?", append(args, int64(src))
+		where += " AND flags & 15 = " + strconv.Itoa(int(src)) // not as a parameter: connections have an index
+	}
+	if f.Source == "" {
+		where += " AND flags & 15 <> " + sourceDirect
 	}
 	if f.NoAutomatic {
 		where, args = where+" AND flags & 15 <> ?", append(args, int64(policy.SourceAutomatic))

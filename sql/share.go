@@ -81,7 +81,7 @@ func later(a, b time.Time) time.Time {
 }
 
 const shareQuery = `SELECT mailbox, directory, subject_key, script, client_ip, verdict, recipients FROM decisions
-	WHERE seq BETWEEN ? AND ? AND account = ? AND at >= ? ORDER BY seq DESC`
+	WHERE seq BETWEEN ? AND ? AND account = ? AND at >= ? AND flags & 15 <> ` + sourceDirect + ` ORDER BY seq DESC`
 
 // sharesOf adds up, newest first. reached is 0 when everything was looked at, or the number
 // down to which it was.

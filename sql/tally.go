@@ -2,7 +2,8 @@ package store
 
 import "osm/policy"
 
-// Tally is what became of a number of messages.
+// Tally is what became of a number of messages; and how many connections bypassed Exim,
+// which are no messages and are in none of the other numbers.
 type Tally struct {
 	Messages          int64 `json:"messages"` // passed
 	Recipients        int64 `json:"recipients"`
@@ -14,16 +15,21 @@ type Tally struct {
 	StoppedRecipients int64 `json:"stopped_recipients"`
 	Observed          int64 `json:"observed"` // passed, but an observing trigger was over
 	Unchecked         int64 `json:"unchecked"`
+	Connections       int64 `json:"connections"` // that bypassed Exim
 }
 
 // tallyColumns are the columns of minutes and hours, in the order of [Tally.columns].
-const tallyColumns = "messages, recipients, frozen, discarded, deferred, denied, stopped_recipients, observed, unchecked"
+const tallyColumns = "messages, recipients, frozen, discarded, deferred, denied, stopped_recipients, observed, unchecked, connections"
 
 // tallySums adds those columns up.
-const tallySums = "sum(messages), sum(recipients), sum(frozen), sum(discarded), sum(deferred), sum(denied), sum(stopped_recipients), sum(observed), sum(unchecked)"
+const tallySums = "sum(messages), sum(recipients), sum(frozen), sum(discarded), sum(deferred), sum(denied), sum(stopped_recipients), sum(observed), sum(unchecked), sum(connections)"
 
 // add counts one decision.
 func (t *Tally) add(r *row) {
+	if sourceOf(r.flags) == policy.SourceDirect {
+		t.Connections++
+		return
+	}
 	switch r.verdict {
 	case policy.Freeze:
 		t.Frozen++
@@ -58,8 +64,8 @@ func (t *Tally) Add(o *Tally) {
 }
 
 // columns are the stored parts.
-func (t *Tally) columns() [9]*int64 {
-	return [9]*int64{&t.Messages, &t.Recipients, &t.Frozen, &t.Discarded, &t.Deferred, &t.Denied, &t.StoppedRecipients, &t.Observed, &t.Unchecked}
+func (t *Tally) columns() [10]*int64 {
+	return [10]*int64{&t.Messages, &t.Recipients, &t.Frozen, &t.Discarded, &t.Deferred, &t.Denied, &t.StoppedRecipients, &t.Observed, &t.Unchecked, &t.Connections}
 }
 
 // rollup is what the decisions of one batch add to the tables minutes and hours.

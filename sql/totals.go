@@ -28,7 +28,7 @@ type Top struct {
 // TopFilter says which senders are wanted.
 type TopFilter struct {
 	Since time.Time
-	By    string // "messages", "recipients" or "stopped"
+	By    string // "messages", "recipients", "stopped" or "connections"
 	// Accounts are those that are ranked; nil: all there are.
 	Accounts []string
 	Limit    int
@@ -44,7 +44,7 @@ const partRows = 250_000
 func (s *Store) Top(ctx context.Context, f TopFilter) (Top, error) {
 	m, ok := measures[f.By]
 	if !ok {
-		return Top{}, fmt.Errorf("list top senders: %.40q is not messages, recipients or stopped", f.By)
+		return Top{}, fmt.Errorf("list top senders: %.40q is not messages, recipients, stopped or connections", f.By)
 	}
 	place, err := strconv.Atoi(cmp.Or(f.After, "0"))
 	if err != nil || place < 0 {
@@ -101,9 +101,10 @@ type measure struct {
 }
 
 var measures = map[string]measure{
-	"messages":   {"messages", func(t *Tally) int64 { return t.Messages }},
-	"recipients": {"recipients", func(t *Tally) int64 { return t.Recipients }},
-	"stopped":    {"frozen + discarded + deferred + denied", func(t *Tally) int64 { return t.Stopped }},
+	"messages":    {"messages", func(t *Tally) int64 { return t.Messages }},
+	"recipients":  {"recipients", func(t *Tally) int64 { return t.Recipients }},
+	"stopped":     {"frozen + discarded + deferred + denied", func(t *Tally) int64 { return t.Stopped }},
+	"connections": {"connections", func(t *Tally) int64 { return t.Connections }},
 }
 
 // only keeps the ranks of some accounts.
@@ -202,7 +203,7 @@ func (t *Tally) plus(v []value) {
 	t.Stopped = t.Frozen + t.Discarded + t.Deferred + t.Denied
 }
 
-// Bucket is what became of the messages of one piece of time.
+// Bucket is what became of the messages of one piece of time, and its connections.
 type Bucket struct {
 	At Time `json:"at"` // its beginning
 	Tally

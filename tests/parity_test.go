@@ -93,6 +93,7 @@ func TestThePageAndOsmctlCanDoTheSame(t *testing.T) {
 	compare(t, "the service", "the client", operations, asks, nil)
 	page, command := used(parsed(t, "whm-addon"), operations, "service"), used(parsed(t, "cmd/osmctl"), asks, "client")
 	compare(t, "the page", "osmctl", page, command, map[string]string{
+		"TailConnections": "the page asks for the newest connections again",
 		"Tail":            "the page asks for the newest messages again",
 		"NewLoginLink":    "a link leads to the page on a host without WHM, which has a login of its own",
 		"RedeemLoginLink": "what a front end does before there is a page",

@@ -27,7 +27,12 @@ func chartSeries() []series {
 	}
 }
 
-// chart is messages by verdict over time, as columns. It is drawn in percent of the width
+// connectionSeries is the one part of a chart of connections.
+func connectionSeries() []series {
+	return []series{{"connections", "denied", func(b *control.Bucket) int64 { return b.Connections }}}
+}
+
+// chart is messages by verdict over time, or connections, as columns. It is drawn in percent of the width
 // and in pixels of the height, so that it fits a phone and its texts keep their size.
 type chart struct {
 	p       *pages
@@ -35,6 +40,8 @@ type chart struct {
 	title   string
 	step    time.Duration
 	buckets []control.Bucket // one for each step, empty ones too
+	noun    string           // what is counted
+	all     []series         // parts that a column can have
 	series  []series         // those that occur
 	top     int64            // of the scale
 }
@@ -46,9 +53,20 @@ const (
 	chartFoot  = 22
 )
 
-// newChart fills the gaps between buckets: from is the beginning of the first column.
+// newChart draws messages. It fills the gaps between buckets: from is the beginning of the
+// first column.
 func (p *pages) newChart(id, title string, list []control.Bucket, from time.Time, step time.Duration, n int) *chart {
-	c := &chart{p: p, id: id, title: title, step: step, buckets: make([]control.Bucket, n)}
+	return (&chart{p: p, id: id, title: title, step: step, noun: "message", all: chartSeries()}).fill(list, from, n)
+}
+
+// connectionChart draws connections that bypassed Exim.
+func (p *pages) connectionChart(id, title string, list []control.Bucket, from time.Time, step time.Duration, n int) *chart {
+	return (&chart{p: p, id: id, title: title, step: step, noun: "connection", all: connectionSeries()}).fill(list, from, n)
+}
+
+func (c *chart) fill(list []control.Bucket, from time.Time, n int) *chart {
+	c.buckets = make([]control.Bucket, n)
+	step := c.step
 	from = from.Truncate(step)
 	for i := range c.buckets {
 		c.buckets[i].At = control.Time{Time: from.Add(time.Duration(i) * step)}
@@ -60,10 +78,10 @@ func (p *pages) newChart(id, title string, list []control.Bucket, from time.Time
 	}
 	highest := int64(0)
 	for i := range c.buckets {
-		highest = max(highest, c.buckets[i].Messages+c.buckets[i].Stopped)
+		highest = max(highest, c.sum(&c.buckets[i]))
 	}
 	c.top = niceTop(highest)
-	for i, s := range chartSeries() {
+	for i, s := range c.all {
 		if i == 0 || c.total(s) > 0 {
 			c.series = append(c.series, s)
 		}
@@ -82,6 +100,14 @@ func niceTop(n int64) int64 {
 	}
 }
 
+// sum is how high a column is.
+func (c *chart) sum(b *control.Bucket) (n int64) {
+	for _, s := range c.all {
+		n += s.of(b)
+	}
+	return n
+}
+
 func (c *chart) total(s series) (sum int64) {
 	for i := range c.buckets {
 		sum += s.of(&c.buckets[i])
@@ -93,7 +119,7 @@ func (c *chart) total(s series) (sum int64) {
 func (c *chart) Figures() []control.Bucket {
 	var out []control.Bucket
 	for _, b := range c.buckets {
-		if b.Messages+b.Stopped > 0 {
+		if c.sum(&b) > 0 {
 			out = append(out, b)
 		}
 	}
@@ -103,6 +129,9 @@ func (c *chart) Figures() []control.Bucket {
 // ID and Title name the chart in a page.
 func (c *chart) ID() string    { return c.id }
 func (c *chart) Title() string { return c.title }
+
+// OfConnections reports whether it is no chart of messages.
+func (c *chart) OfConnections() bool { return c.noun == "connection" }
 
 // Empty reports whether there is nothing to draw.
 func (c *chart) Empty() bool { return len(c.Figures()) == 0 }
@@ -130,12 +159,12 @@ func (c *chart) summary() string {
 	}
 	highest := &c.buckets[0]
 	for i := range c.buckets {
-		if b := &c.buckets[i]; b.Messages+b.Stopped > highest.Messages+highest.Stopped {
+		if b := &c.buckets[i]; c.sum(b) > c.sum(highest) {
 			highest = b
 		}
 	}
 	return fmt.Sprintf("%d columns of %s each. In all: %s. The highest is %s at %s. The figures are in the table below it.", len(c.buckets),
-		period(control.Period(c.step)), strings.Join(parts, ", "), counted(highest.Messages+highest.Stopped, "message"), highest.At.In(c.p.zone).Format("2 Jan 15:04 MST"))
+		period(control.Period(c.step)), strings.Join(parts, ", "), counted(c.sum(highest), c.noun), highest.At.In(c.p.zone).Format("2 Jan 15:04 MST"))
 }
 
 // SVG draws the chart.

@@ -69,14 +69,16 @@ type eventBody struct {
 	Event    control.Event
 	Part     string // what of the account it is about; "" = all of it
 	FilledBy []control.Decision
-	Usage    *control.Usage // of its counter now
-	Held     control.Selection
-	Waiting  int // messages that wait and belong to it
-	More     bool
-	Alike    []alike        // them by Subject; nil where they have one and the same
-	Others   int            // of them, those with other Subjects
-	Holds    []control.Hold // that it put
-	Settle   settling
+	// FilledByConnections are in place of messages, of an event about connections.
+	FilledByConnections []control.Connection
+	Usage               *control.Usage // of its counter now
+	Held                control.Selection
+	Waiting             int // messages that wait and belong to it
+	More                bool
+	Alike               []alike        // them by Subject; nil where they have one and the same
+	Others              int            // of them, those with other Subjects
+	Holds               []control.Hold // that it put
+	Settle              settling
 }
 
 // alike is held mail with the same Subject but for its numbers: what a visitor wrote by a
@@ -142,10 +144,16 @@ func (c *call) eventPage() error {
 	if err := c.eventHeld(b); err != nil {
 		return err
 	}
-	if len(e.Messages) > 0 { // its first message tells what it was stopped for
-		x, err := c.p.service.Explain(c.Context(), c.actor, e.Messages[0].Ref)
+	first := "" // tells what it was stopped for
+	if len(e.Messages) > 0 {
+		first = e.Messages[0].Ref
+	} else if len(e.Connections) > 0 {
+		first = e.Connections[0].Ref
+	}
+	if first != "" {
+		x, err := c.p.service.Explain(c.Context(), c.actor, first)
 		if err == nil {
-			b.FilledBy = x.FilledBy
+			b.FilledBy, b.FilledByConnections = x.FilledBy, x.FilledByConnections
 		}
 	}
 	usage, err := c.p.service.Usage(c.Context(), c.actor, cmp.Or(e.Account, e.Key), control.Page{Limit: allListed})
@@ -194,7 +202,7 @@ func settlingOf(e *control.Event) settling {
 	switch e.Watch {
 	case "login":
 		return settling{Level: "mailbox", Name: e.Mailbox, Scope: "mailbox", Value: e.Mailbox}
-	case "directory":
+	case "directory", "direct-directory":
 		return settling{Level: "account", Name: e.Account, Scope: "directory", Value: part}
 	case "subject":
 		return settling{Level: "account", Name: e.Account, Scope: "subject", Value: part}
@@ -279,6 +287,8 @@ func settleOf(x *control.Explanation, operator bool) *settleButton {
 	switch rest := w[2:]; {
 	case w[1] == "held" && len(rest) == 2 && rest[0] == "release":
 		return &settleButton{Text: "Release this message…", Page: "held/confirm", Post: true, Fields: [][2]string{{"do", "release"}, {"ref", rest[1]}}}
+	case w[1] == "connections":
+		return &settleButton{Text: "Its connections", Page: "connections", Fields: [][2]string{{"account", flagOf(rest, "--account")}}}
 	case w[1] == "held":
 		return &settleButton{Text: "Look at the held mail", Page: "held", Fields: [][2]string{{"account", flagOf(rest, "--account")}}}
 	case w[1] == "release" && len(rest) == 1:

@@ -46,6 +46,8 @@ func navPath(name string) string {
 		return "M8.5 5.3a2.5 2.5 0 1 1-5 0 2.5 2.5 0 0 1 5 0zM1.4 13.5c.3-2.6 2.1-4 4.6-4s4.3 1.4 4.6 4M10.6 3a2.5 2.5 0 0 1 0 4.7M12 9.8c1.5.5 2.4 1.8 2.6 3.7"
 	case "messages":
 		return "M1.5 3.5h13v9h-13zM1.7 4.2L8 9l6.3-4.8"
+	case "connections":
+		return "M1.5 8h4.2M10.3 8h4.2M12 5.6L14.5 8 12 10.4M10.3 8a2.3 2.3 0 1 1-4.6 0 2.3 2.3 0 0 1 4.6 0z"
 	case "events":
 		return "M3.5 14.5v-12.5h9l-1.8 3.3 1.8 3.3h-9"
 	case "held":

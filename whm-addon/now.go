@@ -2,6 +2,7 @@ package whm
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"osm/internal/control"
@@ -16,6 +17,7 @@ type nowBody struct {
 	Near    []control.Near
 	Events  map[string]control.Event // the open ones, by trigger and key
 	Chart   *chart
+	Past    *chart // connections past Exim; nil where there was none
 	Stopped []control.Decision
 	Faults  []string // parts of the page that could not be read
 }
@@ -96,6 +98,9 @@ func (c *call) nowLists(b *nowBody) {
 	rates, err := c.p.service.Rates(c.Context(), c.actor, "", from, step)
 	b.fault(err)
 	b.Chart = c.p.newChart("rates", title, rates.Items, from, step, n)
+	if past := c.p.connectionChart("past", strings.Replace(title, "Messages", "Connections past Exim", 1), rates.Items, from, step, n); !past.Empty() {
+		b.Past = past
+	}
 	stopped, err := c.p.service.Decisions(c.Context(), c.actor, "", "stopped", c.now.Add(-7*24*time.Hour), control.Page{Limit: shortListed})
 	b.Stopped = stopped.Items
 	b.fault(err)

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/net/html"
 
 	"osm/internal/control"
+	"osm/internal/control/controltest"
 )
 
 // everyPage are the pages that can be asked for, with what they show of the story.
@@ -18,10 +19,6 @@ func everyPage(t *testing.T, v visitor) []string {
 	held, err := v.Service.Held(t.Context(), v.actor, control.Selection{}, control.Page{Limit: 1})
 	if err != nil || len(held.Items) == 0 {
 		t.Fatalf("no held mail in the story: %v", err)
-	}
-	events, err := v.Service.Events(t.Context(), v.actor, control.EventFilter{}, control.Page{Limit: 100})
-	if err != nil || len(events.Items) == 0 {
-		t.Fatalf("no events in the story: %v", err)
 	}
 	ref, account := held.Items[0].Ref, held.Items[0].Account
 	hold, err := v.Service.PutHold(t.Context(), v.actor, control.Hold{Scope: "account", Account: account, Reason: "ticket 1"})
@@ -34,14 +31,27 @@ func everyPage(t *testing.T, v visitor) []string {
 		t.Fatal(err)
 	}
 	list := []string{"", "now", "now?part=1", "senders", "senders?by=stopped&since=7d", "senders?q=example", "senders?all=1", "senders/" + account, "senders/" + account + "?since=30d",
+		"connections", "connections?account=" + account + "&remote=198.51.100.0/24&since=7d", "explain?ref=" + connectionOf(t, v, account),
 		"messages", "messages?verdict=stopped&account=" + account, "events", "events?open=1&trigger=account-hour", "held", "held?account=" + account, "held?state=all", "held/" + ref,
 		"explain", "explain?ref=" + ref, "explain?describe=1&account=" + account + "&recipients_count=3", "limits", "limits?level=account&name=" + account, "limits?set=all",
 		"limits/edit?level=account&name=" + account + "&trigger=account-hour", fmt.Sprintf("limits/%d/remove", limit.ID), "exemptions", "exemptions?account=" + account, "holds/new",
 		"holds/new?scope=account&account=" + account, fmt.Sprintf("holds/%d/end", hold.ID), "help", "reset?trigger=account-hour&key=" + account}
+	events, err := v.Service.Events(t.Context(), v.actor, control.EventFilter{}, control.Page{Limit: 100})
+	if err != nil || len(events.Items) == 0 {
+		t.Fatalf("no events in the story: %v", err)
+	}
 	for _, e := range events.Items {
 		list = append(list, fmt.Sprintf("events/%d", e.ID))
 	}
 	return list
+}
+
+// connectionOf makes an account connect past Exim, and returns the reference.
+func connectionOf(t *testing.T, v visitor, account string) string {
+	t.Helper()
+	ref := v.Connect(controltest.Conn{Account: account, Directory: "/home/" + account + "/public_html", UID: 1001}).Ref
+	v.Flush()
+	return ref
 }
 
 // operatorsPages are those that nobody else sees.

@@ -21,7 +21,7 @@ type sendersBody struct {
 // sendersPage lists who sent most, or the accounts that a search finds.
 func (c *call) sendersPage() error {
 	b := &sendersBody{Q: c.query("q"), By: c.query("by"), All: c.query("all") == "1"}
-	if b.By != "messages" && b.By != "stopped" {
+	if b.By != "messages" && b.By != "stopped" && b.By != "connections" {
 		b.By = "recipients"
 	}
 	var since time.Time
@@ -56,6 +56,8 @@ func (b *sendersBody) Measure(a control.Account) int64 {
 		return a.Messages
 	case "stopped":
 		return a.Stopped
+	case "connections":
+		return a.Connections
 	}
 	return a.Recipients
 }
@@ -73,7 +75,9 @@ type accountBody struct {
 	HeldMore bool
 	Charts   []*chart
 	Shares   []shares
-	Triggers []control.Effective // for the form that raises a limit
+
+	Connections []control.Connection // that bypassed Exim, the last ones
+	Triggers    []control.Effective  // for the form that raises a limit
 }
 
 // shares is one way to part what an account sent.
@@ -109,6 +113,9 @@ func (c *call) accountPage() error {
 		return err
 	default:
 		if err := c.accountLists(b); err != nil {
+			return err
+		}
+		if err := c.accountConnections(b, since); err != nil {
 			return err
 		}
 		c.accountCharts(b, since)
@@ -151,11 +158,14 @@ func (c *call) accountCharts(b *accountBody, since time.Time) {
 		from = c.now.Truncate(step).Add(-time.Duration(n-1) * step)
 		list = byDay(list)
 	}
-	title := "Messages per hour"
+	per := " per hour"
 	if step > time.Hour {
-		title = "Messages per day (UTC)"
+		per = " per day (UTC)"
 	}
-	b.Charts = []*chart{c.p.newChart("history", title, list, from, step, n)}
+	b.Charts = []*chart{c.p.newChart("history", "Messages"+per, list, from, step, n)}
+	if past := c.p.connectionChart("past", "Connections past Exim"+per, list, from, step, n); !past.Empty() {
+		b.Charts = append(b.Charts, past)
+	}
 	for _, s := range []shares{
 		{Title: "Mailboxes", Column: "Mailbox", Filter: "mailbox", List: b.Detail.Mailboxes},
 		{Title: "Directories", Column: "Directory", Filter: "working_directory", List: b.Detail.Directories},
@@ -188,6 +198,7 @@ func byDay(hours []control.Bucket) []control.Bucket {
 		t.Denied += h.Denied
 		t.Discarded += h.Discarded
 		t.Stopped += h.Stopped
+		t.Connections += h.Connections
 	}
 	return days
 }

@@ -52,6 +52,7 @@ func (p *pages) functions() template.FuncMap {
 		"moment": p.moment, "clock": p.clockTime, "ago": p.ago, "ahead": p.ahead,
 		"icon": icon, "verdict": verdictBadge, "decided": decisionBadge, "event_badge": eventBadge, "action_badge": actionBadge, "action_list": actionList, "mode": modeBadge, "state": stateBadge,
 		"watch": watchText, "key_part": keyPart, "source": sourceText, "why": whyText, "scope": scopeText, "release": releaseText,
+		"outcome": outcomeBadge, "seen_badge": connectionBadge, "uid_text": uidText, "process_text": processText, "arguments": argumentsText, "of_connections": ofConnections, "noun": nounOf,
 		"actions": actionsText, "bar": bar, "share": share, "limit_text": limitText, "limit_whom": limitWhom, "exempt_text": exemptText,
 		"hold_text": holdText, "json_lines": jsonLines, "upper": upperFirst, "on_page": onPage, "other_origin": otherOrigin,
 	}

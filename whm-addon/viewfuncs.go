@@ -111,7 +111,7 @@ func (v *view) Menu() []entry {
 		page, name string
 		operators  bool
 	}{
-		{"now", "Now", false}, {"senders", "Senders", false}, {"messages", "Messages", false}, {"events", "Events", false}, {"actions", "Actions", false}, {"held", "Held mail", false},
+		{"now", "Now", false}, {"senders", "Senders", false}, {"messages", "Messages", false}, {"connections", "Connections", false}, {"events", "Events", false}, {"actions", "Actions", false}, {"held", "Held mail", false},
 		{"limits", "Limits", false}, {"exemptions", "Exemptions, holds", false}, {"audit", "Audit", true}, {"settings", "Settings", true}, {"help", "Help", false},
 	}
 	var out []entry

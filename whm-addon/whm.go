@@ -68,6 +68,7 @@ func (p *pages) routes() {
 	p.get("senders", (*call).sendersPage)
 	p.get("senders/{account}", (*call).accountPage)
 	p.get("messages", (*call).messagesPage)
+	p.get("connections", (*call).connectionsPage)
 	p.get("events", (*call).eventsPage)
 	p.get("events/{id}", (*call).eventPage)
 	p.get("explain", (*call).explainPage)

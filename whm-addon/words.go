@@ -90,8 +90,11 @@ func whyText(d control.Decision) string {
 	return reasonText(d.Reason)
 }
 
-// eventBadge is what an event does to messages.
+// eventBadge is what an event does to messages; connections are only seen.
 func eventBadge(e control.Event) template.HTML {
+	if ofConnections(e) {
+		return word{"Seen", "eye", "plain"}.badge()
+	}
 	if e.Mode == "observe" {
 		return word{"Only observed", "eye", "observe"}.badge()
 	}
@@ -228,6 +231,7 @@ var pageOfCommand = strings.NewReplacer(
 	"osmctl usage ACCOUNT", "the account’s page under Senders",
 	"osmctl accounts", "Senders",
 	"osmctl events", "Events",
+	"osmctl connections", "Connections",
 	"osmctl held list --state all", "Held mail, with the state “all”,",
 	"osmctl held list", "Held mail",
 	"osmctl limit show", "Limits",

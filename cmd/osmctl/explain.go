@@ -44,7 +44,10 @@ func (e *env) explainText(x *control.Explanation) {
 	if x.Command != "" {
 		e.line("\nCommand: %s", x.Command)
 	}
-	if d := x.Decision; d != nil {
+	if x.Connection != nil {
+		e.line("")
+		e.connectionFacts(x.Connection)
+	} else if d := x.Decision; d != nil {
 		e.line("")
 		e.decisionFacts(d, x.Described)
 	}
@@ -53,12 +56,20 @@ func (e *env) explainText(x *control.Explanation) {
 		e.line("Event %d: %s, since %s, %s", x.Event.ID, stoppedText(x.Event), e.when(x.Event.At), freeText(e, x.Event))
 	}
 	if len(x.Usage) > 0 {
-		e.line("\nCounters that such a message fills, as they are now:")
+		what := "message"
+		if x.Connection != nil {
+			what = "connection"
+		}
+		e.line("\nCounters that such a %s fills, as they are now:", what)
 		e.usageTable(x.Usage)
 	}
 	if len(x.FilledBy) > 0 {
 		e.line("\nMessages that filled the limit, newest first:")
 		e.decisionTable(x.FilledBy)
+	}
+	if len(x.FilledByConnections) > 0 {
+		e.line("\nConnections that filled the limit, newest first:")
+		e.connectionTable(x.FilledByConnections)
 	}
 	if len(x.Steps) > 0 {
 		e.line("\nRules looked at:")

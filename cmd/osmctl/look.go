@@ -13,7 +13,7 @@ import (
 )
 
 func (e *env) lookCommands() []*cli.Command {
-	return append(e.senderCommands(), []*cli.Command{
+	return append(append(e.senderCommands(), e.connectionCommands()...), []*cli.Command{
 		command("events", "", "list who went over a limit",
 			`One event is one trigger that went over for one sender; further stopped messages add to it
 until the sender has been below for a whole period. Newest first.`,
@@ -22,8 +22,8 @@ until the sender has been below for a whole period. Newest first.`,
 				&cli.StringFlag{Name: "account", Usage: "only of this `ACCOUNT`"},
 				&cli.StringFlag{Name: "trigger", Usage: "only of this `TRIGGER`"},
 				&cli.BoolFlag{Name: "open", Usage: "only those that are not over yet"}), e.events),
-		command("event", "ID", "show one event with its messages and what followed", "", 1, 1, nil, e.event),
-		command("explain", "[REF|MESSAGE-ID]", "say why a message was stopped or passed, and what settles it",
+		command("event", "ID", "show one event with its messages or connections, and what followed", "", 1, 1, nil, e.event),
+		command("explain", "[REF|MESSAGE-ID]", "say why a message was stopped or passed, and what settles it; or all about a connection",
 			`REF is the reference in the error message, in Exim's log (ref=...) or in the header
 X-OSM-Ref of a stopped message. Without one, describe a message with the options: the answer
 says what would happen to it now; nothing is sent or counted.`,
@@ -37,7 +37,7 @@ says what would happen to it now; nothing is sent or counted.`,
 				&cli.StringSliceFlag{Name: "recipient", Usage: "to this `ADDRESS`; may be given more than once"},
 				&cli.IntFlag{Name: "recipients", Usage: "to `N` recipients"},
 			}, e.explain),
-		command("tail", "", "follow decisions as they are made",
+		command("tail", "", "follow messages as they are decided about",
 			`Until Ctrl-C. A reader that is too slow misses decisions, and is told how many; it never
 slows mail down. With --json one object a line.`,
 			0, 0, []cli.Flag{
@@ -93,9 +93,13 @@ func (e *env) events(c *cli.Context) error {
 	})
 }
 
-// stoppedText says how many messages were stopped, or would have been.
+// stoppedText says how many messages were stopped, or would have been; connections are
+// only seen.
 func stoppedText(v *control.Event) string {
-	if v.Mode == "observe" {
+	switch {
+	case ofConnections(v):
+		return number(v.Stopped) + " (seen over the limit)"
+	case v.Mode == "observe":
 		return number(v.Stopped) + " (observed, passed)"
 	}
 	return number(v.Stopped) + " (" + v.Verdict + ")"
@@ -104,7 +108,7 @@ func stoppedText(v *control.Event) string {
 func freeText(e *env, v *control.Event) string {
 	switch {
 	case !v.Open:
-		return "ended, last message " + e.when(v.LastAt)
+		return "ended, last " + nounOf(v) + " " + e.when(v.LastAt)
 	case v.FreeAt.IsZero():
 		return "open"
 	case v.FreeAt.After(e.now()):
@@ -165,7 +169,10 @@ func (e *env) requestsText(list []control.Evidence) {
 
 func (e *env) eventText(v *control.Event) {
 	e.line("Event %d: %s went over trigger %s", v.ID, v.Key, v.Trigger)
-	claimed := ""
+	claimed, over := "", "stopped"
+	if ofConnections(v) {
+		over = "over"
+	}
 	if v.Claimed {
 		claimed = "yes: the account is only claimed by a shared web user's script, so nothing was done to it"
 	}
@@ -173,8 +180,8 @@ func (e *env) eventText(v *control.Event) {
 		"account", v.Account, "mailbox", v.Mailbox,
 		"limit", fmt.Sprintf("%s %s in any %s", number(v.Max), v.Count, v.Per),
 		"used then", number(v.Used),
-		"went over", e.moment(v.At), "last message", e.moment(v.LastAt),
-		"stopped", stoppedText(v), "now", freeText(e, v), "claimed", claimed)
+		"went over", e.moment(v.At), "last "+nounOf(v), e.moment(v.LastAt),
+		over, stoppedText(v), "now", freeText(e, v), "claimed", claimed)
 	for _, a := range v.Actions {
 		e.line("  %s  %s %s: %s %s", e.when(a.At), a.Name, a.Target, e.actionState(&a), a.Outcome)
 		if a.Inverse != "" {
@@ -186,7 +193,7 @@ func (e *env) eventText(v *control.Event) {
 	}
 	e.requestsText(v.Requests)
 	if len(v.Evidence) > 0 {
-		e.line("\nWhat the messages have in common:")
+		e.line("\nWhat the %ss have in common:", nounOf(v))
 		for _, one := range v.Evidence {
 			e.line("  %s", one)
 		}
@@ -198,6 +205,10 @@ func (e *env) eventText(v *control.Event) {
 		}
 		e.line("\n%s, the first and the last:", what)
 		e.decisionTable(v.Messages)
+	}
+	if len(v.Connections) > 0 {
+		e.line("\nConnections over the limit, the first and the last:")
+		e.connectionTable(v.Connections)
 	}
 }
 

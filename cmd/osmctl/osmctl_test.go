@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -46,7 +47,9 @@ type shell struct {
 	env  env
 }
 
-func newShell(t *testing.T) *shell {
+func newShell(t *testing.T) *shell { return newShellWith(t, settings) }
+
+func newShellWith(t *testing.T, settings string) *shell {
 	d := controltest.New(t, settings)
 	return &shell{t: t, d: d, env: env{
 		in: strings.NewReader(""), now: func() time.Time { return d.Clock().Wall }, loc: time.UTC, terminal: true, width: 200, uid: 1000,
@@ -194,6 +197,50 @@ func byWhom() string {
 	return os.Getenv("USER")
 }
 
+func TestWhatIsPrintedOfConnections(t *testing.T) {
+	s := newShellWith(t, "")
+	hostile := "/home/shop/\x1b[31m\u202ewp"
+	for range 3 {
+		s.connect(controltest.Conn{Account: "shop", Directory: hostile, UID: 1001})
+	}
+	last := s.connect(controltest.Conn{Account: "shop", Directory: "/home/shop/public_html", UID: 1001, Over: true})
+	s.connect(controltest.Conn{Account: "(unknown)", Remote: "[2001:db8::25]:587"})
+	s.d.Flush()
+	for _, c := range []struct {
+		name string
+		args []string
+	}{
+		{"connections", []string{"connections"}},
+		{"connections-json", []string{"connections", "--remote", ":587", "--json"}},
+		{"connections-filtered", []string{"connections", "--account", "shop", "--remote", "198.51.100.0/24", "--uid", "1001", "--limit", "2"}},
+		{"connections-none", []string{"connections", "--directory", "/nowhere"}},
+		{"connections-wrong", []string{"connections", "--remote", "mail.example"}},
+		{"connections-explain", []string{"explain", last}},
+		{"connections-event", []string{"event", "1"}},
+		{"connections-events", []string{"events"}},
+		{"connections-top", []string{"top", "--by", "connections"}},
+		{"connections-rates", []string{"rates"}},
+		{"connections-account", []string{"account", "shop"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := s.run(c.args...)
+			for _, r := range got {
+				if (r < ' ' && r != '\n') || (r >= 0x7f && r < 0xa0) || r == 0x202e {
+					t.Fatalf("a control character %U reaches the terminal:\n%q", r, got)
+				}
+			}
+			golden(t, c.name, got)
+		})
+	}
+}
+
+func (s *shell) connect(c controltest.Conn) string {
+	ref := s.d.Connect(c).Ref
+	s.refs = append(s.refs, ref)
+	s.d.Advance(time.Minute)
+	return ref
+}
+
 func TestStatusTellsAlarmsByItsExitStatus(t *testing.T) {
 	s := newShell(t)
 	if got := s.run("status"); !strings.HasSuffix(got, "--- status 0\n") || strings.Contains(got, "ALARM") {
@@ -310,6 +357,31 @@ func TestTailPrintsDecisions(t *testing.T) {
 	}
 	if got := <-out.lines; !strings.Contains(got, "freeze (account-hour)") && !strings.Contains(got, "defer (login-hour)") {
 		t.Errorf("tail printed %q", got)
+	}
+}
+
+func TestConnectionsAreFollowed(t *testing.T) {
+	s := newShellWith(t, "")
+	for flag, want := range map[string]string{"": "uid 1001  php (700)  /home/shop  198.51.100.7:25  established  direct-hour", "--json": `"remote":"198.51.100.7:25"`} {
+		e := s.env
+		out := &notifying{lines: make(chan string, 100)}
+		e.out, e.err = out, out
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan int, 1)
+		go func() {
+			done <- run(ctx, &e, strings.Fields("osmctl connections --follow --account shop --remote :25 "+flag+" -socket "+s.d.Socket))
+		}()
+		for len(out.lines) == 0 {
+			s.d.Connect(controltest.Conn{Account: "shop", Remote: "198.51.100.7:587"})
+			s.d.Connect(controltest.Conn{Account: "shop", Directory: "/home/shop", UID: 1001, Over: true})
+		}
+		if got := <-out.lines; !strings.Contains(got, want) {
+			t.Errorf("followed with %q: printed %q, want %q in it", flag, got, want)
+		}
+		cancel()
+		if code := <-done; code != exitDone {
+			t.Errorf("followed until Ctrl-C: status %d", code)
+		}
 	}
 }
 

@@ -86,14 +86,15 @@ func (e *env) rates(c *cli.Context) error {
 	return e.print(c, l, func() { e.bucketTable(l.Items) })
 }
 
-// bucketTable draws what became of messages; pieces at both ends in which nothing was sent
-// are left out.
+// bucketTable draws what became of messages, and how many connections bypassed Exim;
+// pieces at both ends in which nothing was sent are left out.
 func (e *env) bucketTable(list []control.Bucket) {
 	sent := func(b *control.Bucket) int64 { return b.Messages + b.Stopped }
-	for len(list) > 0 && sent(&list[0]) == 0 {
+	idle := func(b *control.Bucket) bool { return sent(b)+b.Connections == 0 }
+	for len(list) > 0 && idle(&list[0]) {
 		list = list[1:]
 	}
-	for len(list) > 0 && sent(&list[len(list)-1]) == 0 {
+	for len(list) > 0 && idle(&list[len(list)-1]) {
 		list = list[:len(list)-1]
 	}
 	if len(list) == 0 {
@@ -107,9 +108,9 @@ func (e *env) bucketTable(list []control.Bucket) {
 	rows := [][]string{}
 	for _, b := range list {
 		rows = append(rows, []string{e.when(b.At), number(b.Messages), bar(sent(&b), most, 16), number(b.Recipients), number(b.Frozen), number(b.Deferred),
-			number(b.Denied), number(b.Discarded), number(b.Observed), number(b.Unchecked)})
+			number(b.Denied), number(b.Discarded), number(b.Observed), number(b.Unchecked), number(b.Connections)})
 	}
-	e.table(columns("from", "^passed", "", "^recipients", "^frozen", "^deferred", "^denied", "^discarded", "^would stop", "^unchecked"), rows)
+	e.table(columns("from", "^passed", "", "^recipients", "^frozen", "^deferred", "^denied", "^discarded", "^would stop", "^unchecked", "^connections"), rows)
 }
 
 func (e *env) accounts(c *cli.Context) error {
@@ -176,7 +177,7 @@ func (e *env) accountText(a *control.AccountDetail, since string) {
 	e.line("Account %s", a.Account.Account)
 	e.facts("reseller", a.Reseller, "package", a.Package, "domains", domainsText(&a.Account),
 		"sent", fmt.Sprintf("%s to %s since %s", plural(a.Messages, "message"), plural(a.Recipients, "recipient"), since),
-		"stopped", plural(a.Stopped, "message"), "would stop", plural(a.Observed, "message"))
+		"stopped", plural(a.Stopped, "message"), "would stop", plural(a.Observed, "message"), "past exim", connectionsSeen(a.Connections))
 	for _, part := range []struct {
 		title  string
 		column string
@@ -204,6 +205,14 @@ func (e *env) accountText(a *control.AccountDetail, since string) {
 	}
 	e.line("\nBy the hour:")
 	e.bucketTable(a.History)
+}
+
+// connectionsSeen is "" where there was none.
+func connectionsSeen(n int64) string {
+	if n == 0 {
+		return ""
+	}
+	return plural(n, "connection")
 }
 
 func (e *env) decisions(c *cli.Context) error {

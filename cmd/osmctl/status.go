@@ -17,7 +17,7 @@ when their cause is gone. Exit status 1 when there is an alarm.`,
 		command("top", "", "show who sent most",
 			`Accounts by the number of recipients of what was accepted, with what was stopped.`,
 			0, 0, listFlags(&cli.StringFlag{Name: "since", Value: "24h", Usage: "count from `D` back: 1h, 24h, 7d, or a date"},
-				&cli.StringFlag{Name: "by", Value: "recipients", Usage: "order by `WHAT`: recipients, messages or stopped"}), e.top),
+				&cli.StringFlag{Name: "by", Value: "recipients", Usage: "order by `WHAT`: recipients, messages, stopped or connections"}), e.top),
 		command("usage", "ACCOUNT", "show every counter of an account: used, limit, when it is free",
 			`Also takes "(unknown)" for mail that could not be attributed, "(shared:www-data)" for a
 shared web user, and an address as its key shows it, such as "login 192.0.2.1". Quote what
@@ -100,13 +100,13 @@ func (e *env) top(c *cli.Context) error {
 		}
 		measure := map[string]func(*control.Top) int64{
 			"recipients": func(t *control.Top) int64 { return t.Recipients }, "messages": func(t *control.Top) int64 { return t.Messages },
-			"stopped": func(t *control.Top) int64 { return t.Stopped },
+			"stopped": func(t *control.Top) int64 { return t.Stopped }, "connections": func(t *control.Top) int64 { return t.Connections },
 		}[c.String("by")]
 		rows, most := [][]string{}, measure(&l.Items[0])
 		for _, t := range l.Items {
-			rows = append(rows, []string{t.Account, number(t.Recipients), bar(measure(&t), most, 12), number(t.Messages), number(t.Stopped), number(t.Observed)})
+			rows = append(rows, []string{t.Account, number(t.Recipients), bar(measure(&t), most, 12), number(t.Messages), number(t.Stopped), number(t.Observed), number(t.Connections)})
 		}
-		e.table(columns("account~32", "^recipients", "", "^messages", "^stopped", "^would stop"), rows)
+		e.table(columns("account~32", "^recipients", "", "^messages", "^stopped", "^would stop", "^connections"), rows)
 		e.more(l.Next)
 	})
 }

@@ -6,7 +6,7 @@ import (
 	store "osm/sql"
 )
 
-// Decision is one message that was decided about.
+// Decision is one message that was decided about; of source "direct" it is a connection.
 type Decision = store.Decision
 
 // Event is a trigger that went over for one key. Its evidence says what its messages
@@ -52,7 +52,7 @@ type Step struct {
 	Text    string `json:"text"`
 }
 
-// Explanation is everything that is to be said about one message.
+// Explanation is everything that is to be said about one message, or one connection.
 type Explanation struct {
 	Decision *Decision    `json:"decision"`
 	Event    *Event       `json:"event"`
@@ -63,6 +63,10 @@ type Explanation struct {
 	Command  string       `json:"command"` // what settles it, on one line
 	// FilledBy are messages that used the limit up.
 	FilledBy []Decision `json:"filled_by"`
+	// Connection is what the reference names, where it is no message but a connection that
+	// bypassed Exim; then FilledByConnections are those that used the limit up.
+	Connection          *Connection  `json:"connection,omitempty"`
+	FilledByConnections []Connection `json:"filled_by_connections,omitempty"`
 	// Steps are the rules looked at, for a described message.
 	Steps []Step `json:"steps,omitempty"`
 	// Described: nothing was sent, this would happen.
@@ -324,6 +328,9 @@ type Preview struct {
 	Accounts int64  `json:"accounts"` // of so many accounts
 	Now      int64  `json:"now"`      // messages that the rules in force would have stopped
 	Text     string `json:"text"`     // "Over the last 7 days this would have stopped 14 messages of 3 accounts; …"
+	// Noun is what was looked at: "message", or "connection", which a limit reports (Observed)
+	// and does not stop.
+	Noun string `json:"noun"`
 	// Observed are messages that the change would have reported and let pass, because the
 	// trigger only observes.
 	Observed int64           `json:"observed"`

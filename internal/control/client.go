@@ -420,16 +420,43 @@ func (c *Client) Backup(ctx context.Context, path string) (BackedUp, error) {
 	return post[BackedUp](ctx, &patient, "/v1/backup", BackupRequest{Path: path})
 }
 
-// Tail calls f for each decision as it is made, until ctx ends or f returns an error.
+// Connections lists connections that bypassed Exim: Where has account, directory, remote
+// and uid.
+func (c *Client) Connections(ctx context.Context, q Query) (List[Connection], error) {
+	return get[List[Connection]](ctx, c, "/v1/connections", q.values())
+}
+
+// Tail calls f for each message as it is decided on, until ctx ends or f returns an error.
 func (c *Client) Tail(ctx context.Context, q Query, f func(TailLine) error) error {
-	resp, err := c.send(ctx, http.MethodGet, "/v1/tail", q.values(), nil)
+	return follow(ctx, c, "/v1/tail", q, func(l TailLine) error {
+		if l.Idle {
+			return nil
+		}
+		return f(l)
+	})
+}
+
+// TailConnections calls f for each connection as it is seen: Where as in
+// [Client.Connections].
+func (c *Client) TailConnections(ctx context.Context, q Query, f func(ConnectionLine) error) error {
+	return follow(ctx, c, "/v1/connections/tail", q, func(l ConnectionLine) error {
+		if l.Idle {
+			return nil
+		}
+		return f(l)
+	})
+}
+
+// follow reads a stream of the daemon's, line by line.
+func follow[T any](ctx context.Context, c *Client, path string, q Query, f func(T) error) error {
+	resp, err := c.send(ctx, http.MethodGet, path, q.values(), nil)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
 	d := json.NewDecoder(resp.Body)
 	for {
-		var line TailLine
+		var line T
 		if err := d.Decode(&line); err != nil {
 			if ctx.Err() != nil {
 				return nil
@@ -437,10 +464,7 @@ func (c *Client) Tail(ctx context.Context, q Query, f func(TailLine) error) erro
 			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 				return errors.New("the daemon ended the stream")
 			}
-			return fmt.Errorf("read the daemon's decisions: %w", err)
-		}
-		if line.Idle {
-			continue
+			return fmt.Errorf("read the daemon's stream: %w", err)
 		}
 		if err := f(line); err != nil {
 			return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,6 +24,9 @@ func (s *Service) Explain(ctx context.Context, a Actor, ref string) (Explanation
 		return Explanation{}, err
 	}
 	x := Explanation{Decision: &d, Usage: []Usage{}, FilledBy: []Decision{}}
+	if d.Source == policy.SourceDirect.String() {
+		return s.explainConnection(ctx, a, &d)
+	}
 	now := s.o.Clock()
 	id := s.identityOf(&d)
 	sub := &policy.Submission{Subject: d.Subject, Recipients: int(d.Recipients), Size: d.Size, CallerUID: -1, RecipientsCut: true}
@@ -117,30 +121,86 @@ func (s *Service) upToDate(ctx context.Context) {
 	}
 }
 
-// filledBy lists the messages that were in the window of the limit that decided, as far as
-// the actor may see them: accounts can share an address.
-func (s *Service) filledBy(ctx context.Context, a Actor, d *Decision, o *store.Over, at time.Time) ([]Decision, error) {
+// filledKey is the counter that a message or a connection was over; ok is false where the
+// trigger's kind is not known any more.
+func (s *Service) filledKey(d *Decision, o *store.Over) (k store.Filled, ok bool) {
 	watch, ok := policy.ParseWatch(o.Watch)
-	if !ok {
-		return []Decision{}, nil
-	}
-	k := store.Filled{Watch: watch, Account: d.Account, SubKey: d.SubKey, Mailbox: d.Mailbox, Directory: d.WorkingDirectory, SubjectKey: d.SubjectKey}
-	if watch == policy.WatchDirectory {
+	k = store.Filled{Watch: watch, Account: d.Account, SubKey: d.SubKey, Mailbox: d.Mailbox, Directory: d.WorkingDirectory, SubjectKey: d.SubjectKey}
+	if watch == policy.WatchDirectory || watch == policy.WatchDirectDirectory {
 		k.Account, _, _ = strings.Cut(o.Key, " ")
 	}
 	if ip, err := netip.ParseAddr(d.ClientIP); err == nil {
 		source, _ := policy.ParseSource(d.Source)
 		k.ClientIP, k.IPClass = ip, s.ipClass(d, source, ip)
 	}
-	limit := shownFilling
+	return k, ok
+}
+
+// fillingLimit is how many are asked for of those that filled a limit.
+func fillingLimit(a Actor) int {
 	if a.Role != Operator {
-		limit = maxLimit // some of them are none of his business
+		return maxLimit // some of them are none of his business
 	}
-	list, err := s.o.Store.MessagesThatFilled(ctx, k, at.Add(-time.Duration(o.Per)), at.Add(time.Millisecond), limit)
+	return shownFilling
+}
+
+// filledBy lists the messages that were in the window of the limit that decided, as far as
+// the actor may see them: accounts can share an address.
+func (s *Service) filledBy(ctx context.Context, a Actor, d *Decision, o *store.Over, at time.Time) ([]Decision, error) {
+	k, ok := s.filledKey(d, o)
+	if !ok {
+		return []Decision{}, nil
+	}
+	list, err := s.o.Store.MessagesThatFilled(ctx, k, at.Add(-time.Duration(o.Per)), at.Add(time.Millisecond), fillingLimit(a))
 	if errors.Is(err, context.DeadlineExceeded) {
 		return []Decision{}, nil // the explanation is worth more than its evidence
 	}
 	return s.seen(a, list), found(err, "", "no messages")
+}
+
+// filledByConnections lists the connections that were in the window of a limit.
+func (s *Service) filledByConnections(ctx context.Context, a Actor, d *Decision, o *store.Over) ([]Connection, error) {
+	k, ok := s.filledKey(d, o)
+	if !ok || k.Watch != policy.WatchDirect && k.Watch != policy.WatchDirectDirectory {
+		return nil, nil
+	}
+	at := d.At.Time
+	list, err := s.o.Store.ConnectionsThatFilled(ctx, k, at.Add(-time.Duration(o.Per)), at.Add(time.Millisecond), fillingLimit(a))
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil, nil
+	}
+	list = slices.DeleteFunc(s.seenConnections(a, list), func(c Connection) bool { return c.Seq >= d.Seq }) // before it
+	return list[:min(len(list), shownFilling)], found(err, "", "no connections")
+}
+
+// explainConnection tells of a connection that bypassed Exim.
+func (s *Service) explainConnection(ctx context.Context, a Actor, d *Decision) (Explanation, error) {
+	c, err := s.o.Store.ConnectionBySeq(ctx, d.Seq)
+	if err != nil {
+		return Explanation{}, found(err, "", "what is known of connection %.40q is not kept any more", d.Ref)
+	}
+	c = discreet(a, c)
+	x := Explanation{Decision: d, Usage: []Usage{}, FilledBy: []Decision{}, Connection: &c}
+	st := &story{d: d, connection: &c, over: overOfConnection(&c), now: s.o.Clock().Wall, zone: s.o.Zone}
+	if x.Event, err = s.eventOf(ctx, a, d, st.over); err != nil {
+		return Explanation{}, err
+	}
+	if st.over != nil {
+		if x.FilledByConnections, err = s.filledByConnections(ctx, a, d, st.over); err != nil {
+			return Explanation{}, err
+		}
+	}
+	x.Usage = s.usageOfConnection(d)
+	x.Why, x.Next, x.Command = st.whyConnection(), st.nextConnection(x.Event), st.commandConnection(x.Event)
+	return x, nil
+}
+
+// usageOfConnection are the counters of a connection's sender that count such ones.
+func (s *Service) usageOfConnection(d *Decision) []Usage {
+	id := s.identityOf(d)
+	sub := &policy.Submission{CallerUID: -1, Direct: &policy.Connection{}}
+	_, usage := s.o.Engine.Try(s.o.Clock(), sub, id)
+	return slices.DeleteFunc(usageRows(usage), func(u Usage) bool { return u.Count != policy.Connections.String() })
 }
 
 // seen are the messages that the actor may see.

@@ -6,4 +6,6 @@ import "time"
 func (s *Service) ForgetNear() { s.nearest.forget() }
 
 // PreviewText is what a preview says in words.
-func PreviewText(p *Preview, back, asked time.Duration) string { return previewText(p, back, asked) }
+func PreviewText(p *Preview, back, asked time.Duration) string {
+	return previewText(p, nounMessage, back, asked)
+}

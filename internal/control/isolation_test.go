@@ -20,6 +20,7 @@ func TestAnothersLooksLikeNothing(t *testing.T) {
 		d.Send(controltest.Mail{Account: "blog", Directory: "/home/blog", Subject: "Secret"})
 	}
 	blogs := d.Send(controltest.Mail{Account: "blog", Directory: "/home/blog", Subject: "Secret"})
+	connection := d.Connect(controltest.Conn{Account: "blog", Directory: "/home/blog", UID: 1003})
 	d.Flush()
 	s, ctx, p := d.Service, t.Context(), page(10, "")
 	hold, err := s.PutHold(ctx, operator(), control.Hold{Scope: "account", Account: "blog"})
@@ -45,9 +46,15 @@ func TestAnothersLooksLikeNothing(t *testing.T) {
 		"account":   func(n string) error { return second(s.Account(ctx, bob(), n, time.Time{})) },
 		"rates":     func(n string) error { return second(s.Rates(ctx, bob(), n, time.Time{}, 0)) },
 		"decisions": func(n string) error { return second(s.Decisions(ctx, bob(), n, "", time.Time{}, p)) },
-		"events":    func(n string) error { return second(s.Events(ctx, bob(), control.EventFilter{Account: n}, p)) },
-		"held":      func(n string) error { return second(s.Held(ctx, bob(), control.Selection{Account: n}, p)) },
-		"triggers":  func(n string) error { return second(s.Triggers(ctx, bob(), "account", n)) },
+		"connections": func(n string) error {
+			return second(s.Connections(ctx, bob(), control.ConnectionFilter{Account: n}, p))
+		},
+		"tail of connections": func(n string) error {
+			return s.TailConnections(ctx, bob(), control.ConnectionFilter{Account: n}, func(control.ConnectionLine) error { return errors.New("it is shown") })
+		},
+		"events":   func(n string) error { return second(s.Events(ctx, bob(), control.EventFilter{Account: n}, p)) },
+		"held":     func(n string) error { return second(s.Held(ctx, bob(), control.Selection{Account: n}, p)) },
+		"triggers": func(n string) error { return second(s.Triggers(ctx, bob(), "account", n)) },
 		"triggers of pkg": func(n string) error {
 			return second(s.Triggers(ctx, bob(), "package", strings.Replace(n, "blog", "silver", 1)))
 		},
@@ -88,13 +95,14 @@ func TestAnothersLooksLikeNothing(t *testing.T) {
 	}
 	ref, noRef := blogs.Ref, "zzzzzzzz"
 	for what, c := range map[string][2]error{
-		"explain":       {second(s.Explain(ctx, bob(), ref)), second(s.Explain(ctx, bob(), noRef))},
-		"explain by id": {second(s.Explain(ctx, bob(), blogs.Submission.MessageID)), second(s.Explain(ctx, bob(), "1vN3xQ-000abc-2F"))},
-		"held message":  {second(s.HeldMessage(ctx, bob(), ref)), second(s.HeldMessage(ctx, bob(), noRef))},
+		"explanation of a connection": {second(s.Explain(ctx, bob(), connection.Ref)), second(s.Explain(ctx, bob(), noRef))},
+		"explain":                     {second(s.Explain(ctx, bob(), ref)), second(s.Explain(ctx, bob(), noRef))},
+		"explain by id":               {second(s.Explain(ctx, bob(), blogs.Submission.MessageID)), second(s.Explain(ctx, bob(), "1vN3xQ-000abc-2F"))},
+		"held message":                {second(s.HeldMessage(ctx, bob(), ref)), second(s.HeldMessage(ctx, bob(), noRef))},
 		"discard by ref": {second(s.DiscardHeld(ctx, bob(), control.Settle{Selection: control.Selection{Refs: []string{ref}}})),
 			second(s.DiscardHeld(ctx, bob(), control.Settle{Selection: control.Selection{Refs: []string{noRef}}}))},
 	} {
-		sameRefusal(t, what, c[0], c[1], ref, noRef, blogs.Submission.MessageID, "1vN3xQ-000abc-2F")
+		sameRefusal(t, what, c[0], c[1], ref, noRef, connection.Ref, noRef, blogs.Submission.MessageID, "1vN3xQ-000abc-2F")
 	}
 	for what, c := range map[string][2]error{
 		"event":                   {second(s.Event(ctx, bob(), event)), second(s.Event(ctx, bob(), 99))},
@@ -107,15 +115,16 @@ func TestAnothersLooksLikeNothing(t *testing.T) {
 		sameRefusal(t, what, c[0], c[1], " 1", " 99", " 2", " 99")
 	}
 	for what, n := range map[string]int{
-		"top":       count(t)(s.Top(ctx, bob(), time.Time{}, "", p)),
-		"events":    count(t)(s.Events(ctx, bob(), control.EventFilter{}, p)),
-		"held":      count(t)(s.Held(ctx, bob(), control.Selection{State: "all"}, p)),
-		"holds":     count(t)(s.Holds(ctx, bob(), "blog", p)),
-		"limits":    count(t)(s.Limits(ctx, bob(), "account", "", p)),
-		"actions":   count(t)(s.Actions(ctx, bob(), control.ActionFilter{}, p)),
-		"near":      count(t)(s.Near(ctx, bob(), p)),
-		"accounts":  count(t)(s.Accounts(ctx, bob(), "blog", p)),
-		"decisions": count(t)(s.Decisions(ctx, bob(), "", "", time.Time{}, p)),
+		"top":         count(t)(s.Top(ctx, bob(), time.Time{}, "", p)),
+		"events":      count(t)(s.Events(ctx, bob(), control.EventFilter{}, p)),
+		"held":        count(t)(s.Held(ctx, bob(), control.Selection{State: "all"}, p)),
+		"holds":       count(t)(s.Holds(ctx, bob(), "blog", p)),
+		"limits":      count(t)(s.Limits(ctx, bob(), "account", "", p)),
+		"actions":     count(t)(s.Actions(ctx, bob(), control.ActionFilter{}, p)),
+		"near":        count(t)(s.Near(ctx, bob(), p)),
+		"accounts":    count(t)(s.Accounts(ctx, bob(), "blog", p)),
+		"connections": count(t)(s.Connections(ctx, bob(), control.ConnectionFilter{}, p)),
+		"decisions":   count(t)(s.Decisions(ctx, bob(), "", "", time.Time{}, p)),
 	} {
 		if n != 0 {
 			t.Errorf("%s of a reseller without mail: %d rows, want none", what, n)
@@ -145,6 +154,8 @@ func count(t *testing.T) func(l any, err error) int {
 		case control.List[control.Near]:
 			return len(l.Items)
 		case control.List[control.Account]:
+			return len(l.Items)
+		case control.List[control.Connection]:
 			return len(l.Items)
 		case control.List[control.Decision]:
 			return len(l.Items)

@@ -17,10 +17,10 @@ import (
 const topSince = 24 * time.Hour
 
 // Top lists the accounts that sent most, by "recipients" or "messages" of what was
-// accepted, or by messages that were "stopped".
+// accepted, by messages that were "stopped", or by "connections" that bypassed Exim.
 func (s *Service) Top(ctx context.Context, a Actor, since time.Time, by string, p Page) (List[Top], error) {
-	if by = orNothing(by, "recipients"); by != "recipients" && by != "messages" && by != "stopped" {
-		return List[Top]{}, badRequest("by is %.40q: it is recipients, messages or stopped", by)
+	if by = orNothing(by, "recipients"); by != "recipients" && by != "messages" && by != "stopped" && by != "connections" {
+		return List[Top]{}, badRequest("by is %.40q: it is recipients, messages, stopped or connections", by)
 	}
 	if since.IsZero() {
 		since = s.o.Clock().Wall.Add(-topSince)
@@ -99,7 +99,7 @@ func (s *Service) Event(ctx context.Context, a Actor, id int64) (Event, error) {
 		return Event{}, found(err, "osmctl events lists them", "there is no event %d", id)
 	}
 	s.hide(a, &e)
-	e.Evidence = evidence(e.Messages)
+	e.Evidence = append(evidence(e.Messages), connectionEvidence(e.Connections)...)
 	for i := range e.Actions {
 		withInverse(&e.Actions[i])
 	}
@@ -110,6 +110,7 @@ func (s *Service) Event(ctx context.Context, a Actor, id int64) (Event, error) {
 // many accounts.
 func (s *Service) hide(a Actor, e *Event) {
 	e.Messages = slices.DeleteFunc(e.Messages, func(d Decision) bool { return !s.visible(a, d.Account) })
+	e.Connections = s.seenConnections(a, e.Connections)
 	if a.Role != Operator { // whom the operator tells is his business
 		e.Notices = nil
 	}
@@ -121,23 +122,46 @@ func (s *Service) hide(a Actor, e *Event) {
 // minShare is the least share of the messages that is worth a line of evidence.
 const minShare = 0.2
 
+// trait is something that messages or connections may have in common.
+type trait[T any] struct {
+	what  string
+	value func(*T) string
+}
+
 // evidence says what stopped messages have in common: the usual suspect first.
 func evidence(messages []Decision) []string {
-	out := []string{}
-	for _, by := range []struct {
-		what  string
-		value func(*Decision) string
-	}{
+	return common(messages, "messages", []trait[Decision]{
 		{"script", func(d *Decision) string { return d.Script }},
 		{"directory", func(d *Decision) string { return d.WorkingDirectory }},
 		{"mailbox", func(d *Decision) string { return d.Mailbox }},
 		{"client IP", func(d *Decision) string { return d.ClientIP }},
 		{"Subject (without numbers)", func(d *Decision) string { return d.SubjectKey }},
 		{"envelope sender", func(d *Decision) string { return d.EnvelopeSender }},
-	} {
+	})
+}
+
+// connectionEvidence says what connections have in common.
+func connectionEvidence(list []Connection) []string {
+	return common(list, "connections", []trait[Connection]{
+		{"program", func(c *Connection) string { return c.Executable }},
+		{"script", func(c *Connection) string { return c.Script }},
+		{"directory", func(c *Connection) string { return c.WorkingDirectory }},
+		{"destination", func(c *Connection) string { return c.Remote }},
+		{"user", func(c *Connection) string {
+			if c.UID == nil {
+				return ""
+			}
+			return "uid " + strconv.FormatInt(*c.UID, 10)
+		}},
+	})
+}
+
+func common[T any](items []T, noun string, traits []trait[T]) []string {
+	out := []string{}
+	for _, by := range traits {
 		count := map[string]int{}
-		for i := range messages {
-			if v := by.value(&messages[i]); v != "" {
+		for i := range items {
+			if v := by.value(&items[i]); v != "" {
 				count[v]++
 			}
 		}
@@ -147,8 +171,8 @@ func evidence(messages []Decision) []string {
 				best = v
 			}
 		}
-		if n := count[best]; best != "" && float64(n) >= minShare*float64(len(messages)) {
-			out = append(out, fmt.Sprintf("%s %s: %d of %d messages", by.what, best, n, len(messages)))
+		if n := count[best]; best != "" && float64(n) >= minShare*float64(len(items)) {
+			out = append(out, fmt.Sprintf("%s %s: %d of %d %s", by.what, best, n, len(items), noun))
 		}
 	}
 	return out
@@ -162,7 +186,7 @@ func (s *Service) eventOf(ctx context.Context, a Actor, d *Decision, o *store.Ov
 		if errors.Is(err, store.ErrNotFound) {
 			return nil, nil // older than events are kept
 		}
-		e.Messages = nil
+		e.Messages, e.Connections = nil, nil
 		return s.ifVisible(a, &e), found(err, "", "no event")
 	}
 	if o == nil {
@@ -170,7 +194,7 @@ func (s *Service) eventOf(ctx context.Context, a Actor, d *Decision, o *store.Ov
 	}
 	account := d.Account
 	switch {
-	case d.Claimed && o.Watch == policy.WatchDirectory.String():
+	case d.Claimed && (o.Watch == policy.WatchDirectory.String() || o.Watch == policy.WatchDirectDirectory.String()):
 		account, _, _ = strings.Cut(o.Key, " ")
 	case o.Watch == policy.WatchClientIP.String():
 		account = "" // of whoever sent first from the address

@@ -143,7 +143,7 @@ func (w *previewing) run(ctx context.Context) (Preview, error) {
 
 // replay judges the newest decisions by both rules; all is how many there would be.
 func (w *previewing) replay(ctx context.Context, newest, begun int64) (Preview, int64, error) {
-	f := store.PastFilter{Since: w.since.Add(-w.warmUp()), Accounts: w.accounts, Newest: newest}
+	f := store.PastFilter{Since: w.since.Add(-w.warmUp()), Accounts: w.accounts, Newest: newest, Connections: w.connections()}
 	all, past, err := w.s.o.Store.PastOf(ctx, f)
 	if err != nil {
 		return Preview{}, 0, err
@@ -169,6 +169,14 @@ func (w *previewing) replay(ctx context.Context, newest, begun int64) (Preview, 
 		return Preview{}, 0, err
 	}
 	return tally.preview(w, !past.Cut || !past.From.After(w.since)), all, nil
+}
+
+// connections reports whether the limit is one of connections that bypass Exim, so that
+// those are judged again, and not messages.
+func (w *previewing) connections() bool {
+	return slices.ContainsFunc(w.changed.Triggers, func(t policy.Trigger) bool {
+		return t.Name == w.o.Trigger && (t.Watch == policy.WatchDirect || t.Watch == policy.WatchDirectDirectory)
+	})
 }
 
 // needed are the triggers without which a preview would come out otherwise: those that the
@@ -217,7 +225,7 @@ func (t *previewTally) add(c *store.Counted) {
 		return // it fills the windows
 	}
 	t.out.Messages++
-	if stops, _ := t.concerns(without); stops {
+	if stops, watches := t.concerns(without); stops || watches && c.Identity.Source == policy.SourceDirect {
 		t.out.Now++
 	}
 	stops, watches := t.concerns(with)
@@ -256,7 +264,7 @@ func (t *previewTally) concerns(d *policy.Decision) (stops, watches bool) {
 		over := &d.Over[i]
 		switch {
 		case t.o.Trigger != "" && over.Trigger != t.o.Trigger:
-		case over.Mode == policy.Observe:
+		case over.Mode == policy.Observe, d.Identity.Source == policy.SourceDirect: // no connection is stopped
 			watches = true
 		case d.Verdict != policy.Accept && over.Verdict != policy.Accept:
 			stops = true
@@ -297,31 +305,44 @@ func (t *previewTally) preview(w *previewing, whole bool) Preview {
 		return cmp.Or(cmp.Compare(b.Stopped, a.Stopped), cmp.Compare(a.Account, b.Account))
 	})
 	out.Items = out.Items[:min(len(out.Items), previewShown)]
-	out.Text = previewText(&out, w.now.Wall.Sub(t.since), w.now.Wall.Sub(w.since))
+	noun := nounMessage
+	if w.connections() {
+		noun = nounConnection
+	}
+	out.Noun = noun
+	out.Text = previewText(&out, noun, w.now.Wall.Sub(t.since), w.now.Wall.Sub(w.since))
 	return out
 }
 
 // previewText says it in two sentences at most; back is how far was looked, and asked how
 // far that should have been.
-func previewText(p *Preview, back, asked time.Duration) string {
+func previewText(p *Preview, noun string, back, asked time.Duration) string {
 	over := "Over the last " + roughly(back) + " this would have "
 	if p.Messages == 0 {
-		return "Over the last " + roughly(back) + " no message was sent that this is about."
+		sent := "sent"
+		if noun == nounConnection {
+			sent = "made"
+		}
+		return "Over the last " + roughly(back) + " no " + noun + " was " + sent + " that this is about."
 	}
 	var text string
+	did := "stopped"
 	switch who := count(p.Accounts, "account"); {
 	case p.Stopped > 0:
-		text = over + fmt.Sprintf("stopped %s of %s", count(p.Stopped, "message"), who)
+		text = over + fmt.Sprintf("stopped %s of %s", count(p.Stopped, noun), who)
+	case noun == nounConnection:
+		did = "reported"
+		text = over + fmt.Sprintf("reported %s of %s", count(p.Observed, noun), who)
 	case p.Observed > 0:
-		text = over + fmt.Sprintf("reported %s of %s and stopped none, as it only observes", count(p.Observed, "message"), who)
+		text = over + fmt.Sprintf("reported %s of %s and stopped none, as it only observes", count(p.Observed, noun), who)
 	default:
-		text = over + "stopped no message"
+		text = over + "stopped no " + noun
 	}
 	now := "none"
 	if p.Now > 0 {
-		now = count(p.Now, "message")
+		now = count(p.Now, noun)
 	}
-	text += "; the limits in force would have stopped " + now + "."
+	text += "; the limits in force would have " + did + " " + now + "."
 	if !p.Whole {
 		text += fmt.Sprintf(" This looks back %s and not %s: on a server with so much mail more cannot be judged again at once.", roughly(back), roughly(asked))
 	}

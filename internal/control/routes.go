@@ -101,7 +101,7 @@ func routes(s *Service) map[string]operation {
 			return struct{}{}, s.Reset(ctx, c.actor, r)
 		}),
 	}
-	for _, more := range []map[string]operation{lookRoutes(s), senderRoutes(s), heldRoutes(s), ruleRoutes(s), changeRoutes(s), configRoutes(s)} {
+	for _, more := range []map[string]operation{lookRoutes(s), senderRoutes(s), connectionRoutes(s), heldRoutes(s), ruleRoutes(s), changeRoutes(s), configRoutes(s)} {
 		for pattern, op := range more {
 			r[pattern] = op
 		}

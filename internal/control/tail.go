@@ -92,8 +92,8 @@ func (r *tail) takeMissed() uint64 {
 // must not be changed afterwards.
 func (s *Service) Publish(d *policy.Decision) { s.tails.publish(d) }
 
-// Tail calls f for each decision as it is made, until ctx ends or f fails. When nothing
-// happens it calls f with an idle line now and then.
+// Tail calls f for each message as it is decided on, until ctx ends or f fails. When
+// nothing happens it calls f with an idle line now and then.
 func (s *Service) Tail(ctx context.Context, a Actor, account string, stoppedOnly bool, f func(TailLine) error) error {
 	if account != "" {
 		if err := s.mayAccount(a, account); err != nil {
@@ -101,16 +101,27 @@ func (s *Service) Tail(ctx context.Context, a Actor, account string, stoppedOnly
 		}
 	}
 	keep := func(d *policy.Decision) bool {
-		return (account == "" || d.Identity.Account == account || d.Identity.DirectoryAccount == account) &&
+		return !isConnection(d) && (account == "" || d.Identity.Account == account || d.Identity.DirectoryAccount == account) &&
 			(!stoppedOnly || d.Verdict != policy.Accept || d.Would != policy.Accept) &&
 			s.visible(a, d.Identity.Account)
 	}
+	return s.follow(ctx, keep, func(d *policy.Decision, missed uint64) error {
+		if d == nil {
+			return f(TailLine{Idle: true})
+		}
+		one := liveDecision(d)
+		return f(TailLine{Decision: &one, Missed: missed})
+	})
+}
+
+// follow calls f for each decision that keep wants, and with nil now and then.
+func (s *Service) follow(ctx context.Context, keep func(*policy.Decision) bool, f func(d *policy.Decision, missed uint64) error) error {
 	r, err := s.tails.add(keep)
 	if err != nil {
 		return err
 	}
 	defer s.tails.remove(r)
-	if err := f(TailLine{Idle: true}); err != nil { // the reader knows that it is listening
+	if err := f(nil, 0); err != nil { // the reader knows that it is listening
 		return err
 	}
 	idle := time.NewTicker(tailIdle)
@@ -120,26 +131,33 @@ func (s *Service) Tail(ctx context.Context, a Actor, account string, stoppedOnly
 		case <-ctx.Done():
 			return nil
 		case d := <-r.lines:
-			one := liveDecision(d)
-			if err := f(TailLine{Decision: &one, Missed: r.takeMissed()}); err != nil {
+			if err := f(d, r.takeMissed()); err != nil {
 				return err
 			}
 		case <-idle.C:
-			if err := f(TailLine{Idle: true}); err != nil {
+			if err := f(nil, 0); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-// tailOverHTTP writes the stream, one JSON object a line.
+// tailOverHTTP writes the stream of messages.
 func tailOverHTTP(s *Service) operation {
+	return streamed(func(ctx context.Context, c *call, line func(any) error) error {
+		q := c.URL.Query()
+		return s.Tail(ctx, c.actor, q.Get("account"), q.Get("stopped") == "true", func(l TailLine) error { return line(l) })
+	})
+}
+
+// streamed writes a stream, one JSON object a line.
+func streamed(do func(ctx context.Context, c *call, line func(any) error) error) operation {
 	return func(ctx context.Context, c *call) (any, error) {
 		out := http.NewResponseController(c.w)
 		e := json.NewEncoder(c.w)
 		e.SetEscapeHTML(false)
 		started := false
-		err := s.Tail(ctx, c.actor, c.URL.Query().Get("account"), c.URL.Query().Get("stopped") == "true", func(l TailLine) error {
+		err := do(ctx, c, func(l any) error {
 			if !started {
 				started = true
 				c.w.Header().Set("Content-Type", "application/x-ndjson")

@@ -15,16 +15,17 @@ import (
 // rule, with which numbers, to whom and on what grounds, what happens now, and the
 // command that settles it.
 type story struct {
-	d         *Decision
-	over      *store.Over  // the trigger that decided, or would have; nil if none
-	hold      *policy.Hold // that decided
-	held      *HeldMessage
-	stops     *policy.Hold // that stops such a message now
-	full      []store.Over // the enforcing triggers that have no room for such a message now
-	keep      time.Duration
-	now       time.Time
-	zone      *time.Location
-	described bool
+	d          *Decision
+	over       *store.Over  // the trigger that decided, or would have; nil if none
+	hold       *policy.Hold // that decided
+	held       *HeldMessage
+	stops      *policy.Hold // that stops such a message now
+	full       []store.Over // the enforcing triggers that have no room for such a message now
+	keep       time.Duration
+	now        time.Time
+	zone       *time.Location
+	described  bool
+	connection *Connection // in place of a message
 }
 
 // why tells what happened, by which rule and on what grounds.
@@ -164,6 +165,10 @@ func watched(watch, key string) string {
 		return fmt.Sprintf("the address %s (%s)", part, ipClass(account))
 	case "automatic":
 		return "auto-replies of account " + key
+	case "direct":
+		return "everything that account " + key + " connects to past Exim"
+	case "direct-directory":
+		return fmt.Sprintf("connections past Exim from the directory %s (account %s)", part, account)
 	}
 	return key
 }
@@ -183,12 +188,12 @@ func (s *story) numbers(o *store.Over) string {
 	if o == nil {
 		return ""
 	}
-	tense, it := "had been used when it came", "this message counts as"
+	tense, it := "had been used when it came", "this "+s.noun()+" counts as"
 	if s.described {
 		tense, it = "are used now", "it would count as"
 	}
 	text := fmt.Sprintf("%s of %s %s, and %s %s.", decimal(o.Used), decimal(o.Max), tense, it, decimal(o.Units))
-	if o.Used < o.Max && o.Used+o.Units > o.Max {
+	if s.connection == nil && o.Used < o.Max && o.Used+o.Units > o.Max {
 		text += fmt.Sprintf(" A smaller message, of at most %s, would still pass.", count(o.Max-o.Used, singular(o.Count)))
 	}
 	return text

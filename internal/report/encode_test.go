@@ -77,7 +77,12 @@ func checkFormats(t *testing.T, r *Report) {
 
 func TestHostileTextsSurviveEachFormat(t *testing.T) {
 	for name, s := range hostileTexts() {
-		t.Run(name, func(t *testing.T) { checkFormats(t, New(hostileFacts(s, 100))) })
+		t.Run(name, func(t *testing.T) {
+			f := hostileFacts(s, 100)
+			checkFormats(t, New(f))
+			f.Event.Messages = nil
+			checkFormats(t, New(f))
+		})
 	}
 }
 
@@ -88,7 +93,8 @@ func FuzzFormats(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		r := New(hostileFacts(s, 1))
+		facts := hostileFacts(s, 1)
+		r := New(facts)
 		eachText(r, func(got string, most int) string {
 			if len(got) > most || !utf8.ValidString(got) {
 				t.Errorf("a text of %d bytes where %d are allowed: %.80q", len(got), most, got)
@@ -96,6 +102,8 @@ func FuzzFormats(f *testing.F) {
 			return got
 		})
 		checkFormats(t, r)
+		facts.Event.Messages = nil
+		checkFormats(t, New(facts))
 	})
 }
 
@@ -127,8 +135,13 @@ func TestAReportIsBounded(t *testing.T) {
 			t.Errorf("%d %s, want %d", n[0], what, n[1])
 		}
 	}
-	if r.Sampled != 100 {
-		t.Errorf("sampled is %d, want 100", r.Sampled)
+	if r.Sampled != 100 || len(r.Connections) != 0 {
+		t.Errorf("sampled is %d, want 100; %d connections beside messages", r.Sampled, len(r.Connections))
+	}
+	f := hostileFacts(strings.Repeat("x", 64<<10), 100)
+	f.Event.Messages = nil
+	if r := New(f); r.Sampled != 100 || len(r.Connections) != maxMessages || len(r.Connections[0].Arguments) != maxArguments {
+		t.Errorf("sampled is %d, want 100; %d connections, want %d", r.Sampled, len(r.Connections), maxMessages)
 	}
 }
 
@@ -151,6 +164,8 @@ func TestTopAddsUpWhatTheMessagesHaveInCommon(t *testing.T) {
 		Subjects:    Shares{2, []Share{{"Ihre Rechnung Nr. 8800 – jetzt zahlen", 9, 75}, {"Contact form: a question", 3, 25}}},
 		ClientIPs:   Shares{Most: []Share{}},
 		Scripts:     Shares{1, []Share{{"/home/forum/public_html/contact/send.php", 9, 75}}},
+
+		Destinations: Shares{Most: []Share{}}, Executables: Shares{Most: []Share{}},
 	}
 	if !reflect.DeepEqual(top, want) {
 		t.Errorf("got  %+v\nwant %+v", top, want)
@@ -164,7 +179,7 @@ func TestTopShowsTheLargestFiveAndCountsTheRest(t *testing.T) {
 			m = append(m, store.Decision{ClientIP: "192.0.2." + string(rune('1'+i))})
 		}
 	}
-	got := topOf(m).ClientIPs
+	got := topOf(m, nil).ClientIPs
 	if got.Distinct != 9 || len(got.Most) != 5 || got.Most[0] != (Share{"192.0.2.9", 9, 20}) || got.Most[4] != (Share{"192.0.2.5", 5, 11}) {
 		t.Errorf("got %+v", got)
 	}

@@ -55,6 +55,10 @@ func hostileTexts() map[string]string {
 func hostileFacts(s string, n int) Facts {
 	f := Facts{Also: make([]store.Event, n)}
 	f.Event.Messages, f.Event.Actions, f.Event.Requests = make([]store.Decision, n), make([]store.Action, n), make([]store.Evidence, n)
+	f.Event.Connections = make([]store.Connection, n)
+	for i := range f.Event.Connections {
+		f.Event.Connections[i].Arguments, f.Event.Connections[i].StartedBy = make([]string, n), new(store.Process)
+	}
 	fill(reflect.ValueOf(&f).Elem(), s)
 	f.Event.ID = 17
 	f.Accounts = nil
@@ -70,6 +74,10 @@ func fill(v reflect.Value, s string) {
 		v.SetInt(1<<53 + 1)
 	case reflect.Bool:
 		v.SetBool(true)
+	case reflect.Pointer:
+		if !v.IsNil() {
+			fill(v.Elem(), s)
+		}
 	case reflect.Slice:
 		for i := range v.Len() {
 			fill(v.Index(i), s)

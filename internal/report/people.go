@@ -89,6 +89,9 @@ func (l letter) Count(n int64, noun string) string {
 
 // Becomes says in a sentence what happens to mail that is over.
 func (l letter) Becomes() string {
+	if l.Direct() {
+		return "is seen, and is not stopped"
+	}
 	would := map[string]string{
 		policy.Accept.String():  "passes, and is only reported",
 		policy.Freeze.String():  "is kept in the server's queue: it is not delivered, and it is not lost",
@@ -139,6 +142,7 @@ func (l letter) Tops() []namedShares {
 	t := &l.Top
 	for _, n := range []namedShares{
 		{"Mailbox", t.Mailboxes}, {"Directory", t.Directories}, {"Script", t.Scripts}, {"Subject", t.Subjects}, {"Client IP", t.ClientIPs},
+		{"Destination", t.Destinations}, {"Program", t.Executables},
 	} {
 		if len(n.Most) > 0 {
 			out = append(out, n)

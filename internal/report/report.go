@@ -24,7 +24,7 @@ const (
 // Bounds of a report. With these an encoded report of hostile texts stays below
 // [MaxEncoded], an ordinary one is about 10 KiB.
 const (
-	maxMessages = 10 // samples: the first five and the last five
+	maxMessages = 10 // samples, of connections too: the first five and the last five
 	maxEvidence = 10
 	maxActions  = 20
 	maxAlso     = 10
@@ -53,11 +53,13 @@ type Report struct {
 	StoppedSince int64      `json:"stopped_since"`
 	Also         []Event    `json:"also"` // other events of the same sender
 	Evidence     []Evidence `json:"evidence"`
-	Sampled      int64      `json:"sampled"` // messages that Top was made from
+	Sampled      int64      `json:"sampled"` // messages or connections that Top was made from
 	Top          Top        `json:"top"`
 	Messages     []Message  `json:"messages"`
-	Actions      []Action   `json:"actions"`
-	Commands     Commands   `json:"commands"`
+	// Of a trigger that watches what bypasses Exim, in place of messages.
+	Connections []Connection `json:"connections"`
+	Actions     []Action     `json:"actions"`
+	Commands    Commands     `json:"commands"`
 }
 
 // Event is a trigger that went over, see [store.Event].
@@ -171,13 +173,18 @@ func (f *Facts) visible(account string) bool {
 // UTF-8 and are cut to the max of their field, where "…" then ends them.
 func New(f Facts) *Report {
 	messages := kept(f.Event.Messages, func(d *store.Decision) bool { return f.visible(d.Account) })
+	connections := kept(f.Event.Connections, func(c *store.Connection) bool { return f.visible(c.Account) })
+	if len(messages) > 0 {
+		connections = nil // an event has one kind or the other, and a report is bounded by that
+	}
 	actions := kept(f.Event.Actions, func(a *store.Action) bool { return a.Account == "" || f.visible(a.Account) })
 	also := kept(f.Also, func(e *store.Event) bool { return e.ID != f.Event.ID && f.visible(e.Account) })
 	r := &Report{
 		Schema: Schema, Kind: f.Kind, CreatedAt: store.Time{Time: f.Now}, Host: f.Host, OSMVersion: f.Version, Page: f.Page,
 		Event: eventOf(&f.Event), Also: list(also, maxAlso, eventOf), Evidence: list(seen(&f, messages), maxEvidence, evidenceOf),
-		Sampled: int64(len(messages)), Top: topOf(messages), Messages: list(sample(messages), maxMessages, messageOf),
-		Actions: list(actions, maxActions, actionOf), Commands: commandsOf(f.Event.ID, actions),
+		Sampled: int64(len(messages) + len(connections)), Top: topOf(messages, connections), Messages: list(sample(messages), maxMessages, messageOf),
+		Connections: list(sample(connections), maxMessages, connectionOf),
+		Actions:     list(actions, maxActions, actionOf), Commands: commandsOf(f.Event.ID, actions),
 		StoppedSince: f.Event.Stopped,
 	}
 	if f.Kind == Digest {
@@ -197,9 +204,9 @@ func list[From, To any](in []From, most int, convert func(*From) To) []To {
 	return out
 }
 
-// sample takes the first and the last of the messages, which tell most: how it began and
+// sample takes the first and the last of messages or connections, which tell most: how it began and
 // what it is now.
-func sample(m []store.Decision) []store.Decision {
+func sample[T any](m []T) []T {
 	if len(m) <= maxMessages {
 		return m
 	}

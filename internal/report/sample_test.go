@@ -55,6 +55,30 @@ func sampleFacts() Facts {
 	}
 }
 
+// connectionFacts are those of a script that connects to other mail servers by itself.
+func connectionFacts() Facts {
+	f := sampleFacts()
+	f.Also, f.Event.Messages, f.Event.Requests, f.Event.Actions = nil, nil, nil, nil
+	f.Event.Trigger, f.Event.Watch, f.Event.Key, f.Event.Count = "direct-hour", "direct", "forum", "connections"
+	f.Event.Max, f.Event.Used, f.Event.Verdict = 30, 30, "accept"
+	uid := int64(1004)
+	for i := range 12 {
+		c := store.Connection{
+			Ref: fmt.Sprintf("m8n3q%03d", i), At: moment(began.Add(time.Duration(i) * 3 * time.Second)), Account: "forum", UID: &uid, Source: "direct", SeenBy: "ebpf",
+			Local: fmt.Sprintf("192.0.2.1:%d", 40001+i), Remote: fmt.Sprintf("198.51.100.%d:25", 1+i%3), Outcome: "established", PID: 4800 + int64(i), Executable: "/usr/bin/perl",
+			Arguments: []string{"perl", "mailer.pl", "list.txt"}, StartedBy: &store.Process{PID: 700, Executable: "/usr/sbin/crond"},
+			WorkingDirectory: "/home/forum/public_html/tmp", Script: "/home/forum/public_html/tmp/mailer.pl", Cgroup: "/lve1004", Basis: "the socket's owner is uid 1004",
+			Would: "accept", Reason: "over", Trigger: "direct-hour",
+		}
+		if i%4 == 3 { // it was gone before it could be looked at
+			c.UID, c.PID, c.Executable, c.Arguments, c.StartedBy, c.WorkingDirectory, c.Script, c.Outcome, c.Local = nil, 0, "", nil, nil, "", "", "unknown", ""
+			c.Basis = "the socket was closed before it could be looked at"
+		}
+		f.Event.Connections = append(f.Event.Connections, c)
+	}
+	return f
+}
+
 // digestFacts are the same event an hour later.
 func digestFacts() Facts {
 	f := sampleFacts()

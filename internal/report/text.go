@@ -153,7 +153,8 @@ func (t *Templates) try(own *template.Template) error {
 		Top: Top{Mailboxes: Shares{Most: make([]Share, 1)}},
 	}
 	observing := &Report{Event: Event{Mode: "observe"}}
-	for _, r := range []*Report{full, observing} {
+	direct := &Report{Event: Event{Count: "connections", Mode: "enforce"}, Connections: make([]Connection, 1)}
+	for _, r := range []*Report{full, observing, direct} {
 		if _, err := t.render(own, r, Operator); err != nil {
 			return err
 		}

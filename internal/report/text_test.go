@@ -44,6 +44,51 @@ func observing(f Facts) Facts {
 	return f
 }
 
+// later makes a digest of facts.
+func later(f Facts) Facts {
+	f.Kind, f.Since, f.Now, f.StoppedBefore = Digest, sentAt, sentAt.Add(time.Hour), 2
+	return f
+}
+
+func TestAConnectionIsNoMessageInALetter(t *testing.T) {
+	templates := shippedTemplates(t)
+	for _, f := range []Facts{connectionFacts(), later(connectionFacts()), observing(connectionFacts())} {
+		for _, a := range []Audience{Operator, Reseller, Customer} {
+			text := letterOf(t, templates, New(f), a)
+			for _, word := range []string{"message", "Message", "mail was", "mail passe", "Mail over", "Much mail"} {
+				if strings.Contains(strings.ReplaceAll(text.Subject+text.Body, "last message to you", ""), word) {
+					t.Errorf("%s: the %s's letter speaks of %q:\n%s\n%s", f.Kind, a, word, text.Subject, text.Body)
+				}
+			}
+			if !strings.Contains(text.Body, "to 198.51.100.1:25: established") || !strings.Contains(text.Body, "process 4800 /usr/bin/perl in /home/forum/public_html/tmp") {
+				t.Errorf("%s: the %s is not told both ends, process and path:\n%s", f.Kind, a, text.Body)
+			}
+		}
+	}
+}
+
+func TestAReportTellsBothEndsOfConnections(t *testing.T) {
+	r := New(connectionFacts())
+	checkFormats(t, r)
+	if len(r.Connections) != 10 || len(r.Messages) != 0 || r.Sampled != 12 {
+		t.Fatalf("%d connections, %d messages, of %d; want 10, 0, 12", len(r.Connections), len(r.Messages), r.Sampled)
+	}
+	first, gone := r.Connections[0], r.Connections[3]
+	if first.Local != "192.0.2.1:40001" || first.Remote != "198.51.100.1:25" || first.UID != 1004 || first.StartedBy != "/usr/sbin/crond" || gone.UID != -1 || gone.Arguments == nil {
+		t.Errorf("got %+v and %+v", first, gone)
+	}
+	if d := r.Top.Destinations; d.Distinct != 3 || d.Most[0] != (Share{"198.51.100.1:25", 4, 33}) || r.Top.Executables.Most[0] != (Share{"/usr/bin/perl", 9, 75}) ||
+		r.Top.Directories.Most[0].Value != "/home/forum/public_html/tmp" || r.Top.Scripts.Most[0].Messages != 9 {
+		t.Errorf("top = %+v", r.Top)
+	}
+	f := connectionFacts()
+	f.Event.Connections[0].Account, f.Event.Connections[0].Remote = "neighbour", "203.0.113.1:25"
+	f.Accounts = []string{"forum"}
+	if document := string(encoded(t, New(f), JSON)); strings.Contains(document, "neighbour") || strings.Contains(document, "203.0.113.1") {
+		t.Errorf("the report tells of a neighbour:\n%s", document)
+	}
+}
+
 func TestLettersAreAsTheirGoldenFiles(t *testing.T) {
 	templates := shippedTemplates(t)
 	mailbox := sampleFacts()
@@ -61,7 +106,11 @@ func TestLettersAreAsTheirGoldenFiles(t *testing.T) {
 		"operator-claimed": {claimed, Operator}, "operator-ended": {ended, Operator},
 		"reseller-first": {sampleFacts(), Reseller}, "reseller-digest": {digestFacts(), Reseller},
 		"customer-first": {sampleFacts(), Customer}, "customer-digest": {digestFacts(), Customer}, "customer-mailbox": {mailbox, Customer},
-		"customer-observing": {observing(sampleFacts()), Customer},
+		"customer-observing":   {observing(sampleFacts()), Customer},
+		"operator-connections": {connectionFacts(), Operator}, "operator-connections-observing": {observing(connectionFacts()), Operator},
+		"operator-connections-digest": {later(connectionFacts()), Operator},
+		"reseller-connections":        {connectionFacts(), Reseller}, "reseller-connections-digest": {later(connectionFacts()), Reseller},
+		"customer-connections": {connectionFacts(), Customer}, "customer-connections-digest": {later(connectionFacts()), Customer},
 	} {
 		text := letterOf(t, templates, New(row.facts), row.audience)
 		golden(t, name+".letter", []byte("Subject: "+text.Subject+"\n\n"+text.Body))

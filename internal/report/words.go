@@ -14,7 +14,7 @@ func summary(r *Report) string {
 	e := &r.Event
 	text := fmt.Sprintf("%s went over %s: %s in %s", e.Key, e.Trigger, numbers(e), e.Per)
 	if r.Kind == Digest {
-		text = fmt.Sprintf("%s is over %s: %d more messages", e.Key, e.Trigger, r.StoppedSince)
+		text = fmt.Sprintf("%s is over %s: %d more %ss", e.Key, e.Trigger, r.StoppedSince, noun(e))
 	}
 	text += "; " + becomes(e)
 	if e.Claimed {
@@ -33,6 +33,10 @@ func becomes(e *Event) string {
 		policy.Defer.String(): "is deferred", policy.Deny.String(): "is refused",
 	}[e.Verdict]
 	switch {
+	case direct(e) && observed(e):
+		return "the trigger only observes"
+	case direct(e):
+		return "they bypass Exim, and are seen and not stopped"
 	case observed(e):
 		return "the trigger only observes, all mail passes"
 	case !known:

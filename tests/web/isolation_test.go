@@ -131,7 +131,7 @@ func openPages(x theirs) map[string][]string {
 	filter := "?account=" + x.account + "&q=" + x.account + "&mailbox=" + x.mailbox + "&level=account&name=" + x.account + "&state=all&since=30d"
 	return map[string][]string{
 		"get {$}": {""}, "get now": {"now", "now" + filter}, "get senders": {"senders", "senders" + filter, "senders?q=carol"},
-		"get messages": {"messages", "messages" + filter}, "get events": {"events", "events" + filter}, "get actions": {"actions", "actions" + filter, "actions?standing=1"}, "get held": {"held", "held" + filter},
+		"get messages": {"messages", "messages" + filter}, "get connections": {"connections", "connections" + filter}, "get events": {"events", "events" + filter}, "get actions": {"actions", "actions" + filter, "actions?standing=1"}, "get held": {"held", "held" + filter},
 		"get limits": {"limits", "limits" + filter}, "get exemptions": {"exemptions", "exemptions" + filter}, "get audit": {"audit", "audit" + filter},
 		"get exemptions/new": {"exemptions/new"}, "get holds/new": {"holds/new"}, "get help": {"help"},
 		"get settings": {"settings"}, "get settings/doctor": {"settings/doctor"}, "get settings/config": {"settings/config"}, "get settings/export": {"settings/export"},
@@ -373,6 +373,8 @@ func apiRequests(x theirs) map[string][]asked {
 		"GET /v1/accounts":           {{page: "/v1/accounts"}, {page: "/v1/accounts?q=carol"}, {page: "/v1/accounts?q=" + x.account}},
 		"GET /v1/accounts/{account}": {{page: "/v1/accounts/" + x.account}},
 		"GET /v1/decisions":          {{page: "/v1/decisions"}, {page: "/v1/decisions?account=" + x.account}},
+		"GET /v1/connections":        {{page: "/v1/connections"}, {page: "/v1/connections?account=" + x.account}},
+		"GET /v1/connections/tail":   nil,
 		"GET /v1/triggers":           {{page: "/v1/triggers"}, {page: "/v1/triggers?level=account&name=" + x.account}},
 		"POST /v1/preview":           {{"/v1/preview", limit}},
 		"POST /v1/actions/{id}/undo": {{page: "/v1/actions/" + id(x.action) + "/undo"}},

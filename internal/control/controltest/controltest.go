@@ -251,6 +251,13 @@ func (d *Daemon) Send(m Mail) *policy.Decision {
 		s.ClientIP = id.ClientIP
 	}
 	dec := d.Engine.Check(now, s, id)
+	d.record(dec)
+	return dec
+}
+
+// record stores a decision and shows it to those who follow.
+func (d *Daemon) record(dec *policy.Decision) {
+	d.t.Helper()
 	if !d.Store.Append(dec) {
 		d.t.Fatal("the store had no room")
 	}
@@ -260,6 +267,41 @@ func (d *Daemon) Send(m Mail) *policy.Decision {
 		}
 	}
 	d.Service.Publish(dec)
+}
+
+// Conn is one connection of a test that bypasses Exim.
+type Conn struct {
+	Account, Directory, Remote string // Remote "" = 198.51.100.7:25
+	UID                        uint32 // 0 = not known
+	Argument                   string // one more of its process
+	Over                       bool   // over the trigger direct-hour of 30 an hour, which only observes
+}
+
+// Connect records a connection as the daemon does.
+func (d *Daemon) Connect(c Conn) *policy.Decision {
+	d.t.Helper()
+	if c.Remote == "" {
+		c.Remote = "198.51.100.7:25"
+	}
+	at := &policy.Connection{Seen: "packet", Local: netip.MustParseAddrPort("192.0.2.1:40001"), Remote: netip.MustParseAddrPort(c.Remote), UID: c.UID, UIDKnown: c.UID != 0,
+		Outcome: policy.OutcomeEstablished, Basis: "socket diagnosis", Cgroup: "/user.slice", Chain: []policy.Process{
+			{PID: 700, UID: c.UID, Executable: "/usr/bin/php", WorkingDirectory: c.Directory, Args: []string{"php", "mailer.php"}, Started: 4711},
+			{PID: 1, Executable: "/usr/lib/systemd/systemd", WorkingDirectory: "/", Args: []string{"systemd", "--secret"}},
+		}}
+	if c.Argument != "" {
+		at.Chain[0].Args = append(at.Chain[0].Args, c.Argument)
+	}
+	id := policy.Identity{Account: c.Account, Source: policy.SourceDirect, Basis: "the socket is owned by uid 1001", Directory: c.Directory, DirectoryAccount: c.Account}
+	if a, ok := Accounts().ByName(c.Account); ok {
+		id.Reseller, id.Package = a.Reseller, a.Package
+	}
+	dec := d.Engine.Check(d.Clock(), &policy.Submission{CallerUID: -1, Direct: at}, id)
+	if c.Over {
+		dec.Reason, dec.Would = policy.ReasonOver, policy.Freeze
+		dec.Over = []policy.Over{{Trigger: "direct-hour", Watch: policy.WatchDirect, Key: c.Account, Account: c.Account, Mode: policy.Observe, Verdict: policy.Freeze,
+			Max: 30, Per: time.Hour, Count: policy.Connections, Used: 30, Units: 1, FreeAt: d.Clock().Wall.Add(20 * time.Minute)}}
+	}
+	d.record(dec)
 	return dec
 }
 

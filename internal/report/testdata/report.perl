@@ -134,6 +134,14 @@ $VAR1 = {
         },
       ],
     },
+    'destinations' => {
+      'distinct' => 0,
+      'most' => [],
+    },
+    'executables' => {
+      'distinct' => 0,
+      'most' => [],
+    },
   },
   'messages' => [
     {
@@ -337,6 +345,7 @@ $VAR1 = {
       'trigger' => 'directory-hour',
     },
   ],
+  'connections' => [],
   'actions' => [
     {
       'id' => 3,
