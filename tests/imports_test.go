@@ -29,6 +29,7 @@ func mayImport() map[string][]string {
 		"internal/panel":     {"policy"},
 		"internal/report":    {"policy", "sql"},
 		"internal/evidence":  {"policy"},
+		"internal/packetmon": {"policy", "internal/metrics", "internal/origin"},
 		"actions":            {"policy", "sql", "internal/metrics", "internal/report"},
 		"internal/control": {"policy", "counters", "sql", "actions", "internal/config", "internal/metrics",
 			"internal/panel", "internal/origin", "internal/privilege", "internal/systemd"},
