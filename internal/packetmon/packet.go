@@ -41,6 +41,7 @@ type Packet struct {
 	conn    syscall.RawConn
 	dropped atomic.Uint64 // by the kernel, as far as it was asked
 	broken  atomic.Uint64
+	closed  atomic.Bool
 	reads   atomic.Uint64 // of the socket: the tests prove by it that other traffic wakes nobody
 
 	mu      sync.Mutex // guards changes of the filter
@@ -107,8 +108,8 @@ func (p *Packet) AddPort(port uint16) error {
 	return nil
 }
 
-// RemovePort ends what [Packet.AddPort] began. The ports that the source was opened with
-// stay.
+// RemovePort ends what [Packet.AddPort] began, also for connections to the port that were not
+// reported yet. The ports that the source was opened with stay.
 func (p *Packet) RemovePort(port uint16) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -173,10 +174,12 @@ func (p *Packet) Run(ctx context.Context, seen func(*Seen)) error {
 	buf := make([]byte, snapLength)
 	for {
 		n, from, err := p.read(buf)
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			return p.Close()
-		}
-		if err != nil {
+		case err != nil && p.closed.Load(): // the runtime has no name for it
+			return fmt.Errorf("read a packet socket: %w", os.ErrClosed)
+		case err != nil:
 			return errors.Join(fmt.Errorf("read a packet socket: %w", err), p.Close())
 		}
 		switch d.packet(buf[:n], from, *p.watched.Load(), &s) {
@@ -239,6 +242,7 @@ func (p *Packet) Lost() uint64 {
 // It may be called more than once.
 func (p *Packet) Close() error {
 	p.Lost()
+	p.closed.Store(true)
 	if err := p.file.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
 		return fmt.Errorf("close a packet socket: %w", err)
 	}
