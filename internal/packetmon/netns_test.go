@@ -43,7 +43,8 @@ func packetHosts(t *testing.T) (here, there packetHost) {
 		t.Skip("SKIPPED: this test makes network namespaces, which needs root")
 	}
 	here, there = newPacketHost(t), newPacketHost(t)
-	here.run("ip", "link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", there.path())
+	// Of ends with one number the kernel thinks that they can wait for a second.
+	here.run("ip", "link", "add", "cable", "index", "77", "type", "veth", "peer", "name", "cable", "netns", there.path())
 	for i, h := range []packetHost{here, there} {
 		h.run("ip", "addr", "add", fmt.Sprintf("198.51.100.%d/24", i+1), "dev", "cable")
 		h.run("ip", "addr", "add", fmt.Sprintf("2001:db8::%d/64", i+1), "dev", "cable", "nodad")
