@@ -47,19 +47,19 @@ type diagSocket struct {
 // not safe for concurrent use, but for close. It sees the network namespace that it was
 // opened in.
 type dumper struct {
-	file     *os.File
-	conn     syscall.RawConn
-	bytecode []byte // nil: this kernel takes none
-	seq      uint32
-	buf      []byte
+	file    *os.File
+	conn    syscall.RawConn
+	refuses bool // this kernel takes no filter
+	seq     uint32
+	buf     []byte
 }
 
-func openDumper(p ports) (*dumper, error) {
+func openDumper() (*dumper, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
 		return nil, fmt.Errorf("open a sock_diag socket: %w", err)
 	}
-	d := &dumper{file: os.NewFile(uintptr(fd), "sock_diag"), bytecode: dportBytecode(p), buf: make([]byte, dumpBuffer)}
+	d := &dumper{file: os.NewFile(uintptr(fd), "sock_diag"), buf: make([]byte, dumpBuffer)}
 	if d.conn, err = d.file.SyscallConn(); err != nil {
 		return nil, errors.Join(fmt.Errorf("use a sock_diag socket: %w", err), d.close())
 	}
@@ -74,16 +74,14 @@ func (d *dumper) close() error {
 }
 
 // dump calls each for every socket of the family (AF_INET6 has those that speak IPv4, too)
-// in one of the states. Connected sockets are those to one of the ports, if the kernel takes
-// the filter.
-func (d *dumper) dump(family uint8, states uint32, each func(diagSocket)) error {
-	var code []byte
-	if states&(1<<tcpListen) == 0 {
-		code = d.bytecode
+// in one of the states; code is a filter that the kernel may refuse, nil is none.
+func (d *dumper) dump(family uint8, states uint32, code []byte, each func(diagSocket)) error {
+	if d.refuses {
+		code = nil
 	}
 	err := d.ask(family, states, code, each)
 	if code != nil && (errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP)) {
-		d.bytecode = nil // refused before the first answer
+		d.refuses = true // it does so before its first answer
 		err = d.ask(family, states, nil, each)
 	}
 	if err != nil {

@@ -54,13 +54,16 @@ type PollOptions struct {
 // way round, anybody on the network could have connections blamed on an account.
 type Poll struct {
 	opt    PollOptions
-	ports  ports
 	diag   *dumper
 	known  map[polled]uint64 // the round in which it was there last
 	round  uint64
 	lost   atomic.Uint64
 	closed chan struct{}
 	close  func() error // once
+
+	mu     sync.Mutex // guards ports
+	opened ports      // the ports that it was opened with, which stay
+	ports  ports
 }
 
 // polled is what a connection is recognised by: the socket's cookie alone would do, but
@@ -81,11 +84,11 @@ func OpenPoll(o PollOptions) (*Poll, error) {
 	if o.Every <= 0 {
 		o.Every = pollEvery
 	}
-	d, err := openDumper(set)
+	d, err := openDumper()
 	if err != nil {
 		return nil, fmt.Errorf("open the poll source: %w", err)
 	}
-	p := &Poll{opt: o, ports: set, diag: d, known: map[polled]uint64{}, closed: make(chan struct{})}
+	p := &Poll{opt: o, opened: set, ports: set, diag: d, known: map[polled]uint64{}, closed: make(chan struct{})}
 	p.close = sync.OnceValue(func() error {
 		close(p.closed)
 		return d.close()
@@ -102,6 +105,34 @@ func (p *Poll) Name() string { return SourcePoll }
 
 // Lost is how many connections, once for each look, were beyond what can be remembered.
 func (p *Poll) Lost() uint64 { return p.lost.Load() }
+
+// AddPort looks for one more port, too, until [Poll.RemovePort]: for a test of the source by
+// a connection of one's own. Connections to it that stand are reported.
+func (p *Poll) AddPort(port uint16) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	set, err := p.ports.with(port)
+	if err != nil {
+		return fmt.Errorf("watch port %d: %w", port, err)
+	}
+	p.ports = set
+	return nil
+}
+
+// RemovePort ends what [Poll.AddPort] began. The ports that the source was opened with stay.
+func (p *Poll) RemovePort(port uint16) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.opened.has(port) {
+		return nil
+	}
+	set, err := p.ports.without(port)
+	if err != nil {
+		return fmt.Errorf("watch port %d no more: %w", port, err)
+	}
+	p.ports = set
+	return nil
+}
 
 // Run is [Source.Run]. The first look is at once.
 func (p *Poll) Run(ctx context.Context, seen func(*Seen)) error {
@@ -137,23 +168,17 @@ func (p *Poll) Close() error { return p.close() }
 
 // look is one round.
 func (p *Poll) look(seen func(*Seen)) error {
+	p.mu.Lock()
+	set := p.ports
+	p.mu.Unlock()
 	p.round++
 	var fresh []diagSocket
+	code := dportBytecode(set)
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		err := p.diag.dump(family, connectedStates, func(s diagSocket) {
-			if !p.ports.has(s.remote.Port()) {
-				return // the kernel does not filter
-			}
-			k := polled{s.cookie, s.local.Port(), s.remote}
-			_, known := p.known[k]
-			switch {
-			case !known && len(p.known) >= maxPolled:
-				p.lost.Add(1)
-				return
-			case !known:
+		err := p.diag.dump(family, connectedStates, code, func(s diagSocket) {
+			if set.has(s.remote.Port()) && p.isNew(s) { // the kernel may not have filtered
 				fresh = append(fresh, s)
 			}
-			p.known[k] = p.round
 		})
 		if err != nil {
 			return err
@@ -175,6 +200,18 @@ func (p *Poll) look(seen func(*Seen)) error {
 	return nil
 }
 
+// isNew remembers the connection. One for which there is no room is not new but lost.
+func (p *Poll) isNew(s diagSocket) bool {
+	k := polled{s.cookie, s.local.Port(), s.remote}
+	_, known := p.known[k]
+	if !known && len(p.known) >= maxPolled {
+		p.lost.Add(1)
+		return false
+	}
+	p.known[k] = p.round
+	return !known
+}
+
 // outgoing leaves out the accepted ones. The listeners are asked for after the connections:
 // a connection that was accepted had its listener before.
 func (p *Poll) outgoing(sockets []diagSocket) ([]diagSocket, error) {
@@ -183,7 +220,7 @@ func (p *Poll) outgoing(sockets []diagSocket) ([]diagSocket, error) {
 	}
 	listening := map[netip.AddrPort]bool{}
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		err := p.diag.dump(family, 1<<tcpListen, func(s diagSocket) {
+		err := p.diag.dump(family, 1<<tcpListen, nil, func(s diagSocket) {
 			if len(listening) < maxListeners {
 				listening[s.local] = true
 			}

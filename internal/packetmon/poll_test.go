@@ -196,14 +196,39 @@ func TestPollFindsAConnectionThatLivesThreeLooks(t *testing.T) {
 func TestPollFiltersByItselfWhereTheKernelRefusesTo(t *testing.T) {
 	here, _ := packetHosts(t)
 	p, tick := here.pollSource()
-	p.diag.bytecode = []byte{99, 4, 4, 0} // no such instruction
-	w := watch(t, p)
 	here.dial("198.51.100.2:80")
+	n := 0
+	here.must(func() error { // no such instruction
+		return p.diag.dump(unix.AF_INET, connectedStates, []byte{99, 4, 4, 0}, func(diagSocket) { n++ })
+	})
+	if n == 0 || !p.diag.refuses {
+		t.Fatalf("a filter that the kernel refuses: %d sockets, taken as refused: %v", n, p.diag.refuses)
+	}
+	w := watch(t, p)
 	want := connectionOf(here.dial("198.51.100.2:25"))
 	rounds(t, tick, 2)
 	check(t, w.all(), []connection{want})
-	if p.diag.bytecode != nil {
-		t.Error("the kernel is asked again to do what it refused")
+}
+
+func TestPollAddsAPortAndTakesItAwayAgain(t *testing.T) {
+	here, _ := packetHosts(t)
+	p, tick := here.pollSource()
+	w := watch(t, p)
+	if err := errors.Join(p.AddPort(80), p.AddPort(80)); err != nil {
+		t.Fatal(err)
+	}
+	want := []connection{connectionOf(here.dial("198.51.100.2:80"))}
+	rounds(t, tick, 1)
+	if err := errors.Join(p.RemovePort(80), p.RemovePort(80), p.RemovePort(25)); err != nil {
+		t.Fatal(err)
+	}
+	rounds(t, tick, 1)
+	here.dial("198.51.100.2:80")
+	want = append(want, connectionOf(here.dial("198.51.100.2:25")))
+	rounds(t, tick, 1)
+	check(t, w.all(), want)
+	if p.AddPort(0) == nil {
+		t.Error("port 0 was added")
 	}
 }
 
@@ -216,17 +241,17 @@ func TestTheKernelFiltersTheDump(t *testing.T) {
 	for _, list := range []ports{{25}, {25, 465, 587}, {24, 26, 79, 81, 65535}, {80}, {25, 80}, {80, 587}} {
 		var got int
 		here.must(func() error {
-			d, err := openDumper(list)
+			d, err := openDumper()
 			if err != nil {
 				return err
 			}
 			defer d.close()
 			for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-				if err := d.dump(family, connectedStates, func(s diagSocket) { got++ }); err != nil {
+				if err := d.dump(family, connectedStates, dportBytecode(list), func(diagSocket) { got++ }); err != nil {
 					return err
 				}
 			}
-			if d.bytecode == nil {
+			if d.refuses {
 				t.Errorf("%v: the kernel refused the filter", list)
 			}
 			return nil
