@@ -16,9 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// packetQueue is what the kernel may hold for us in bytes: some thousand packets. Without
-// CAP_NET_ADMIN it gives net.core.rmem_max at most. When it is full, packets are dropped,
-// and [Packet.Lost] counts them.
+// packetQueue is what the kernel may hold for us in bytes: 10,000 packets. Without
+// CAP_NET_ADMIN it gives net.core.rmem_max at most, which is 208 KiB where nobody set it: 500
+// packets. When it is full, packets are dropped, and [Packet.Lost] counts them.
 const packetQueue = 4 << 20
 
 // PacketOptions says what a [Packet] watches.
@@ -165,10 +165,15 @@ func (p *Packet) attach(program []bpf.RawInstruction) error {
 }
 
 // Run is [Source.Run]. seen is called as soon as the packet was read, and may keep what it
-// is given.
+// is given. While it runs, packets wait in the kernel: it must be quicker than they come.
 func (p *Packet) Run(ctx context.Context, seen func(*Seen)) error {
-	stop := context.AfterFunc(ctx, func() { _ = p.Close() })
-	defer stop()
+	closed := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() { _ = p.Close(); close(closed) })
+	defer func() {
+		if !stop() {
+			<-closed
+		}
+	}()
 	d := newDecoder()
 	var s Seen
 	buf := make([]byte, snapLength)
