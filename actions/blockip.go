@@ -135,7 +135,7 @@ func (b *blockIP) firewall(kind string) (string, firewall, error) {
 		return kind, csf{cmd: cmd, root: b.o.root, now: b.now}, b.installed(cmd.program)
 	case "nft":
 		cmd.program = nftProgram
-		return kind, nft{cmd: cmd, now: b.now}, b.installed(cmd.program)
+		return kind, newNFT(cmd, b.now), b.installed(cmd.program)
 	case "none":
 		return kind, nil, refusal{"executor.toml says that no firewall is to be used", "set firewall in executor.toml"}
 	}
@@ -170,9 +170,9 @@ func seconds(d time.Duration) int64 { return max(2, int64((d+time.Second-1)/time
 // gone says why a block that should stand does not.
 func gone(r *Record, now time.Time) string {
 	if r.For > 0 && !now.Before(r.At.Add(r.For)) {
-		return "the block of " + r.IP + " had ended by itself"
+		return "the block of " + r.Target() + " had ended by itself"
 	}
-	return "the block of " + r.IP + " was not there any more: somebody lifted it, or the firewall was started anew"
+	return "the block of " + r.Target() + " was not there any more: somebody lifted it, or the firewall was started anew"
 }
 
 // lasts says until when a block stands.

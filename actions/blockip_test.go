@@ -69,7 +69,7 @@ func blockOptions(t *testing.T) ExecutorOptions {
 	t.Helper()
 	return ExecutorOptions{
 		SpoolDir: t.TempDir(), StateDir: filepath.Join(t.TempDir(), "records"), Log: slog.New(slog.DiscardHandler), Now: time.Now,
-		Actions: policy.ExecutorActions(), Rates: map[string]int{policy.ActionBlockIP: 1000, policy.ActionRunScript: 1000},
+		Actions: policy.ExecutorActions(), Rates: map[string]int{policy.ActionBlockIP: 1000, policy.ActionBlockDirect: 1000, policy.ActionRunScript: 1000},
 	}
 }
 

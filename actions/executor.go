@@ -107,6 +107,7 @@ func (x *executor) allChangers() map[string]changer {
 		policy.ActionBlockLogin:     x.blockLogin(),
 		policy.ActionSuspendAccount: x.suspendAccount(),
 		policy.ActionBlockIP:        x.blockIP(),
+		policy.ActionBlockDirect:    &blockDirect{x},
 		policy.ActionRenamePath:     &renamer{x: x, folder: true},
 		policy.ActionRenameScript:   &renamer{x: x},
 	}

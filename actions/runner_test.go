@@ -78,6 +78,7 @@ func TestPlan(t *testing.T) {
 		{name: "an address is blocked that certain evidence names", c: asks(policy.ActionBlockIP), request: visitors("192.0.2.7"), want: "block-ip"},
 		{name: "none is blocked where evidence names two", c: asks(policy.ActionBlockIP), request: visitors("192.0.2.7", "192.0.2.8"), want: "block-ip:left"},
 		{name: "none is blocked without evidence", c: asks(policy.ActionBlockIP), want: "block-ip:left"},
+		{name: "an account is kept from other mail servers, whatever evidence names", c: asks(policy.ActionBlockDirect), want: "block-direct"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			var got []string

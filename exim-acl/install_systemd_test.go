@@ -19,15 +19,15 @@ func TestInstallUnderSystemd(t *testing.T) {
 	b.systemctl()
 	b.installs(0, "install")
 	calls := b.Read("/run/calls")
-	if !strings.Contains(calls, "enable --quiet --now osm-policy.socket osm-control.socket osm-inspect.socket osm-executor.socket osmd.service") {
+	if !strings.Contains(calls, "enable --quiet --now osm-policy.socket osm-control.socket osm-inspect.socket osm-executor.socket osm-watch.socket osmd.service") {
 		t.Errorf("systemctl was called with:\n%s", calls)
 	}
 	if out := b.Run("grep", "^SocketGroup=", "/etc/systemd/system/osm-policy.socket"); out != "SocketGroup=Debian-exim\n" {
 		t.Errorf("the policy socket's group: %s", out)
 	}
-	b.Run("systemd-analyze", "verify", "--man=no", "osmd.service", "osm-inspect.service", "osm-executor.service",
-		"osm-policy.socket", "osm-control.socket", "osm-inspect.socket", "osm-executor.socket")
-	for unit, most := range map[string]string{"osmd": "15", "osm-inspect": "20", "osm-executor": "30"} {
+	b.Run("systemd-analyze", "verify", "--man=no", "osmd.service", "osm-inspect.service", "osm-executor.service", "osm-watch.service",
+		"osm-policy.socket", "osm-control.socket", "osm-inspect.socket", "osm-executor.socket", "osm-watch.socket")
+	for unit, most := range map[string]string{"osmd": "15", "osm-inspect": "20", "osm-executor": "30", "osm-watch": "30"} {
 		b.Run("systemd-analyze", "security", "--offline=yes", "--threshold="+most, "/etc/systemd/system/"+unit+".service")
 	}
 	if out := b.Run("grep", "^ReadWritePaths=.*home", "/etc/systemd/system/osm-executor.service"); out != "ReadWritePaths=-/data/hosting -/home -/home2 -/var/www\n" {
@@ -46,7 +46,7 @@ func TestInstallUnderSystemd(t *testing.T) {
 
 func startLimits(b *box) map[string]string {
 	limits := map[string]string{}
-	for _, unit := range []string{"osmd", "osm-inspect", "osm-executor"} {
+	for _, unit := range []string{"osmd", "osm-inspect", "osm-executor", "osm-watch"} {
 		limits[unit], _ = b.Try("", "grep", "^StartLimit", "/etc/systemd/system/"+unit+".service")
 	}
 	return limits
@@ -69,7 +69,7 @@ func TestInstallOpensSocketsAnewThatAreNotAsTheirUnitSays(t *testing.T) {
 	b.installs(0, "install")
 	b.Run("perl", "-e", `use IO::Socket::UNIX; for (@ARGV) { IO::Socket::UNIX->new(Local => $_, Listen => 1) or die }`, "/run/osm/policy.sock", "/run/osm/control.sock")
 	b.Run("chgrp", "osm-admin", "/run/osm/control.sock")
-	const services = "osmd.service osm-inspect.service osm-executor.service"
+	const services = "osmd.service osm-inspect.service osm-executor.service osm-watch.service"
 	for _, tt := range []struct {
 		name, group string
 		change      []string

@@ -18,13 +18,14 @@ const (
 	ActionRenameScript   = "rename-script"   // the script's file that the evidence names
 	ActionRunScript      = "run-script"      // the operator's own
 	ActionBlockIP        = "block-ip"        // at the firewall
+	ActionBlockDirect    = "block-direct"    // at the firewall, what the account's processes send past Exim
 )
 
 // allActions in the order in which they are listed and, where a trigger asks for several,
 // make sense: the mildest first.
 var allActions = []string{
 	ActionReport, ActionHold, ActionDiscard, ActionPanelHold, ActionBlockLogin, ActionRenameScript,
-	ActionRenamePath, ActionBlockIP, ActionSuspendAccount, ActionRunScript,
+	ActionRenamePath, ActionBlockIP, ActionBlockDirect, ActionSuspendAccount, ActionRunScript,
 }
 
 // AllActions lists every action there is.

@@ -14,12 +14,18 @@ func Applies(action string, w Watch) (why string, ok bool) {
 			return "only a login trigger watches a mailbox", false
 		}
 	case ActionRenamePath:
-		if w != WatchDirectory {
-			return "only a directory trigger watches a directory", false
+		if w != WatchDirectory && w != WatchDirectDirectory {
+			return "only directory and direct-directory triggers watch a directory", false
 		}
 	case ActionRenameScript:
-		if !slices.Contains([]Watch{WatchAccount, WatchSubject, WatchScripts, WatchDirectory}, w) {
+		if !ofPrograms(w) {
 			return "no script is behind what a " + w.String() + " trigger watches", false
+		}
+	case ActionBlockDirect:
+		// A stolen password says nothing of the account's own programs; whoever sends by
+		// sendmail may go over to sending directly when that is stopped.
+		if !ofPrograms(w) {
+			return "no program of one account is behind what a " + w.String() + " trigger watches", false
 		}
 	case ActionSuspendAccount, ActionPanelHold:
 		if w == WatchClientIP {
@@ -27,6 +33,11 @@ func Applies(action string, w Watch) (why string, ok bool) {
 		}
 	}
 	return "", true
+}
+
+// ofPrograms reports whether programs of an account can be behind what is watched.
+func ofPrograms(w Watch) bool {
+	return slices.Contains([]Watch{WatchAccount, WatchSubject, WatchScripts, WatchDirectory, WatchDirect, WatchDirectDirectory}, w)
 }
 
 // NeedsEvidence reports whether the target of an action is found in what is known about the
@@ -73,7 +84,9 @@ func TargetOf(action string, ev *Event, requests []Evidence) (t Target, why stri
 			t.Mailbox = ev.Mailbox
 		}
 	case ActionRenamePath:
-		t.Path, _ = strings.CutPrefix(ev.Key, ev.Account+" ")
+		if t.Path, _ = strings.CutPrefix(ev.Key, ev.Account+" "); !strings.HasPrefix(t.Path, "/") {
+			return t, "it is not known in which directory"
+		}
 	case ActionRenameScript:
 		if t.Path = onlyOne(requests, func(e *Evidence) string { return e.Script }); t.Path == "" {
 			return t, "no evidence names one script's file with certainty"

@@ -45,7 +45,7 @@ func nameless(account string) bool { return account == AccountUnknown || account
 
 // units is what one message counts for.
 func (p *probe) units(u Unit) int64 {
-	if u == Messages {
+	if u != Recipients {
 		return 1
 	}
 	return int64(min(max(p.recipients, 1), math.MaxInt32))
@@ -53,25 +53,26 @@ func (p *probe) units(u Unit) int64 {
 
 // key finds the counter that t keeps for p; ok is false if t does not watch such mail.
 // Automatic mail is counted by its own watch alone: a customer's vacation text must
-// not use up what he may send himself.
+// not use up what he may send himself. So are connections that bypass Exim: they are no
+// messages.
 func (p *probe) key(t *trigger) (group, name string, ok bool) {
 	id := p.id
 	group = id.Account
 	if nameless(group) {
 		name = id.SubKey
 	}
-	if (id.Source == SourceAutomatic) != (t.Watch == WatchAutomatic) {
+	if (id.Source == SourceAutomatic) != (t.Watch == WatchAutomatic) || (id.Source == SourceDirect) != t.Watch.Direct() {
 		return "", "", false
 	}
 	switch t.Watch {
-	case WatchAccount, WatchAutomatic:
+	case WatchAccount, WatchAutomatic, WatchDirect:
 		return group, name, true
 	case WatchSubject:
 		return group, joinKey(name, p.subjectKey), true
 	case WatchScripts:
 		return group, name, id.Source == SourceScript
-	case WatchDirectory:
-		ok = id.Source == SourceScript && id.Directory != ""
+	case WatchDirectory, WatchDirectDirectory:
+		ok = (id.Source == SourceScript || id.Source == SourceDirect) && id.Directory != ""
 		if ok {
 			group, name = p.directoryGroup(), id.Directory
 		}
@@ -93,7 +94,7 @@ func (t *trigger) kept(group string) bool {
 	switch t.Watch {
 	case WatchLogin:
 		return true
-	case WatchAccount, WatchScripts, WatchAutomatic:
+	case WatchAccount, WatchScripts, WatchAutomatic, WatchDirect:
 		return nameless(group)
 	}
 	return false
@@ -157,13 +158,13 @@ func (rs *ruleset) plan(asks []counters.Ask, with []asked, p *probe) ([]counters
 			continue
 		}
 		a := asked{t: t}
-		if id.Claimed && t.Watch == WatchDirectory {
+		if id.Claimed && t.Watch.PerDirectory() {
 			a.limit = claimed.limit(t, p.now.Wall)
 		} else {
 			a.limit = over.limit(t, p.now.Wall)
 		}
 		ask := counters.Ask{Slot: t.slot, Group: group, Name: name, Period: t.period, Units: uint32(p.units(t.Count)), Max: a.limit.max, Keep: t.kept(group)}
-		ask.Kind = kindOf(a.limit)
+		ask.Kind = kindOf(t, a.limit)
 		a.unlimited = a.limit.mode == Off
 		if len(exempt) > 0 && !a.unlimited {
 			a.exempt = bestExemption(exempt, t, id.Claimed, a.limit.max)
@@ -180,8 +181,10 @@ func (rs *ruleset) plan(asks []counters.Ask, with []asked, p *probe) ([]counters
 	return asks, with
 }
 
-func kindOf(l limit) counters.Kind {
+func kindOf(t *trigger, l limit) counters.Kind {
 	switch {
+	case t.Watch.Direct():
+		return counters.Counting // it has happened, whatever the mode
 	case l.mode == Observe:
 		return counters.Watching
 	case l.mode == Off, l.verdict == Accept:
@@ -209,6 +212,9 @@ func severity(v Verdict) int {
 // forSource turns a verdict into what can be done without losing mail: Exim's
 // acl_not_smtp can only refuse for good, so for a local submission it is freeze.
 func forSource(v Verdict, s *Submission) Verdict {
+	if s.Direct != nil {
+		return Accept
+	}
 	if s.Local() && (v == Defer || v == Deny) {
 		return Freeze
 	}
@@ -297,7 +303,7 @@ func (a *asked) over(p *probe, ask *counters.Ask, r *counters.Result) Over {
 	if o.Units > o.Max {
 		o.FreeAt = time.Time{}
 	}
-	if t.Watch == WatchDirectory {
+	if t.Watch.PerDirectory() {
 		o.Account, o.Claimed = p.directoryOwner(), p.id.Claimed
 	}
 	return o

@@ -11,7 +11,7 @@ import (
 // access, and nothing in it changes once it is published.
 type ruleset struct {
 	rules     *Rules
-	triggers  []trigger // as configured, without the direct watches
+	triggers  []trigger // as configured
 	bySlot    map[uint16]*trigger
 	byName    map[string]*trigger
 	overrides overrideIndex
@@ -54,7 +54,7 @@ func compile(r *Rules, old *ruleset) *ruleset {
 	server, seen := sortedOverrides(r.Overrides, LevelServer), make(map[string]bool)
 	for i := range r.Triggers {
 		t := r.Triggers[i]
-		if t.Watch >= WatchDirect || t.Per <= 0 || seen[t.Name] || t.Verdict > Deny || t.Mode > Enforce || len(rs.triggers) == MaxTriggers {
+		if int(t.Watch) >= len(watchNames) || t.Per <= 0 || seen[t.Name] || t.Verdict > Deny || t.Mode > Enforce || len(rs.triggers) == MaxTriggers {
 			continue
 		}
 		seen[t.Name] = true
@@ -89,6 +89,7 @@ func compileTrigger(t Trigger, server []*Override) trigger {
 			o.apply(&c.base)
 		}
 	}
+	c.base.seen(&c)
 	c.period = max(c.Per.Milliseconds(), 1)
 	return c
 }
@@ -132,6 +133,14 @@ func (o *Override) apply(l *limit) {
 	}
 	if o.Actions != nil {
 		l.actions = *o.Actions
+	}
+}
+
+// seen leaves a trigger that watches connections no verdict but accept, whatever was set
+// for all triggers: they are seen, and not asked about.
+func (l *limit) seen(t *trigger) {
+	if t.Watch.Direct() {
+		l.verdict = Accept
 	}
 }
 
@@ -230,5 +239,6 @@ func (f *overridesOf) limit(t *trigger, now time.Time) limit {
 			}
 		}
 	}
+	l.seen(t)
 	return l
 }

@@ -44,4 +44,44 @@ var outcomeNames = [...]string{"unknown", "established", "refused", "unanswered"
 func (o Outcome) String() string { return name(outcomeNames[:], int(o)) }
 
 // ParseOutcome is the inverse of String.
-func ParseOutcome(s string) (Outcome, bool) { i, ok := parse(outcomeNames[:], s); return Outcome(i), ok }
+func ParseOutcome(s string) (Outcome, bool) {
+	i, ok := parse(outcomeNames[:], s)
+	return Outcome(i), ok
+}
+
+// IdentifyConnection says whose connection c is, by the kernel's word alone: the uid that
+// owns its socket. The process and its directory are evidence, and what a shared web user's
+// processes say of an account is a claim, as it is for mail.
+func IdentifyConnection(c *Connection, m *AccountMap) Identity {
+	if m == nil {
+		m = NewAccountMap(AccountMapInput{})
+	}
+	id := Identity{Source: SourceDirect, Basis: printable(c.Basis, maxBasis)}
+	o := &Origin{Chain: append(make([]Process, 1, 1+len(c.Chain)), c.Chain...)} // first is the place of sendmail
+	if len(c.Chain) > 0 {
+		id.Directory = CleanDirectory(c.Chain[0].WorkingDirectory)
+	}
+	if !c.UIDKnown {
+		id.chargeUnknown("connections of nobody known")
+		id.Directory = ""
+		return id
+	}
+	s := &Submission{CallerUID: int64(c.UID), Direct: c}
+	if shared := id.chargeUID(m, c.UID); shared != "" {
+		id.Basis = joinBasis(id.Basis, "shared web user "+shared)
+		id.claims(s, o, m)
+	}
+	if id.Directory != "" && id.DirectoryAccount == "" {
+		id.DirectoryAccount = id.Account
+	}
+	id.Script, id.ScriptBasis = bestScript(s, o, id.Directory)
+	id.Basis = cutText(id.Basis, maxBasis)
+	return id
+}
+
+func joinBasis(a, b string) string {
+	if a == "" {
+		return b
+	}
+	return a + "; " + b
+}

@@ -15,10 +15,15 @@ func DefaultTriggers() []Trigger {
 		{Name: "login-hour", Watch: WatchLogin, Max: 200, Per: hour, Count: Recipients},
 		{Name: "client-ip-hour", Watch: WatchClientIP, Max: 500, Per: hour, Count: Recipients},
 		{Name: "automatic-hour", Watch: WatchAutomatic, Max: 500, Per: hour, Count: Messages},
+		{Name: "direct-hour", Watch: WatchDirect, Max: 30, Per: hour, Count: Connections},
+		{Name: "direct-directory-hour", Watch: WatchDirectDirectory, Max: 30, Per: hour, Count: Connections},
 	}
 	for i := range list {
 		t := &list[i]
 		t.Verdict, t.Mode = Freeze, Observe
+		if t.Watch.Direct() {
+			t.Verdict = Accept
+		}
 		t.Actions = []Action{{Name: ActionReport}}
 		t.Provenance = Provenance{Where: "default"}
 	}

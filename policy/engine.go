@@ -232,7 +232,15 @@ func (e *Engine) judge(now Moment, s *Submission, id Identity, passes Reason) *D
 		return e.finish(d)
 	}
 	p := d.probe()
-	if h := rs.holds.match(&p); h != nil {
+	if x := rs.exempt.allows(&p); x != nil {
+		x.hits.Add(1)
+		d.Seq, d.Reason = e.table.NextSeq(), ReasonExempt
+		return e.finish(d)
+	}
+	h := rs.holds.match(&p)
+	if h != nil && s.Direct != nil {
+		d.HoldID = h.ID // it is shown; a connection is not the hold's to stop
+	} else if h != nil {
 		d.Seq = e.table.NextSeq()
 		d.holdBy(h)
 		e.keep(d, rs, true)

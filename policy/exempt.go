@@ -31,6 +31,8 @@ type exemptIndex struct {
 	subject   map[within][]*exemption
 	domain    map[string][]*exemption
 	ip        []*exemption // few: looked through one by one
+	// destination: where connections that bypass Exim may go; as few.
+	destination []*exemption
 }
 
 // hitKey is what an exemption keeps its hits by.
@@ -88,6 +90,13 @@ func (x *exemptIndex) add(e *exemption) bool {
 		}
 		e.prefix = p
 		x.ip = append(x.ip, e)
+	case ScopeDestination:
+		p, ok := parsePrefix(e.Value)
+		if !ok {
+			return false
+		}
+		e.prefix = p
+		x.destination = append(x.destination, e)
 	default:
 		return false
 	}
@@ -153,6 +162,22 @@ func (x *exemptIndex) match(found []matched, p *probe) []matched {
 	return found
 }
 
+// allows returns the exemption by which a connection may bypass Exim to where it goes, or
+// nil. Unlike all others it keeps what it matches out of the counters: what a site sends by
+// a relay service of its own is not to use up what is left for mistakes.
+func (x *exemptIndex) allows(p *probe) *exemption {
+	if p.s == nil || p.s.Direct == nil {
+		return nil
+	}
+	to := plainAddr(p.s.Direct.Remote.Addr())
+	for _, e := range x.destination {
+		if !ended(e.Until, p.now.Wall) && (e.Account == "" || e.Account == p.id.Account) && e.prefix.Contains(to) {
+			return e
+		}
+	}
+	return nil
+}
+
 // take appends those of list that have not ended and that are not for another account.
 func take(found []matched, list []*exemption, p *probe, account string, own, claimed bool) []matched {
 	for _, e := range list {
@@ -172,7 +197,7 @@ func bestExemption(found []matched, t *trigger, claim bool, max int64) *exemptio
 		if m.Trigger != "" && m.Trigger != t.Name {
 			continue
 		}
-		if directoryClaim := claim && t.Watch == WatchDirectory; directoryClaim && !m.claimed || !directoryClaim && !m.own {
+		if directoryClaim := claim && t.Watch.PerDirectory(); directoryClaim && !m.claimed || !directoryClaim && !m.own {
 			continue
 		}
 		switch {

@@ -93,8 +93,13 @@ func (rs *ruleset) ask(now Moment, t *trigger, group, name string, id Identity) 
 	case WatchLogin:
 		id.Source, id.Mailbox = SourceLogin, name
 		place.mailbox = name
-	case WatchDirectory:
+	case WatchDirect:
+		id.Source = SourceDirect
+	case WatchDirectory, WatchDirectDirectory:
 		id.Source, id.Directory = SourceScript, name
+		if t.Watch.Direct() {
+			id.Source = SourceDirect
+		}
 		if strings.HasPrefix(group, claimPrefix) {
 			id.DirectoryAccount, id.Claimed, id.Account = id.Account, true, ""
 			place = owner{account: id.DirectoryAccount}

@@ -112,7 +112,7 @@ func manySenders(account string) bool { return strings.HasPrefix(account, "(") }
 func Culprit(ev *Event) (h Hold, why string) {
 	h.Account = ev.Account
 	part, hasPart := strings.CutPrefix(ev.Key, ev.Account+" ")
-	if ev.Watch == WatchDirectory {
+	if ev.Watch.PerDirectory() {
 		part = strings.TrimPrefix(part, claimedKey)
 	}
 	switch {
@@ -122,7 +122,7 @@ func Culprit(ev *Event) (h Hold, why string) {
 		h.Scope, h.Value = ScopeMailbox, ev.Mailbox
 	case nameless(ev.Account):
 		return h, "mail of unknown senders is not held together"
-	case ev.Watch == WatchDirectory && hasPart:
+	case ev.Watch.PerDirectory() && hasPart:
 		h.Scope, h.Value = ScopeDirectory, part
 	case ev.Watch == WatchSubject && hasPart:
 		h.Scope, h.Value = ScopeSubject, part

@@ -28,7 +28,7 @@ func ParseVerdict(s string) (Verdict, bool) {
 // Watch is what a trigger counts per.
 type Watch uint8
 
-// The watches. The two direct ones belong to the back door and are refused by config.
+// The watches. The two direct ones count connections that bypass Exim, and nothing else does.
 const (
 	WatchAccount Watch = iota
 	WatchSubject
@@ -42,6 +42,12 @@ const (
 )
 
 var watchNames = [...]string{"account", "subject", "scripts", "directory", "login", "client-ip", "automatic", "direct", "direct-directory"}
+
+// Direct reports whether w watches connections that bypass Exim, and no mail.
+func (w Watch) Direct() bool { return w == WatchDirect || w == WatchDirectDirectory }
+
+// PerDirectory reports whether w counts an account's directories apart.
+func (w Watch) PerDirectory() bool { return w == WatchDirectory || w == WatchDirectDirectory }
 
 func (w Watch) String() string { return name(watchNames[:], int(w)) }
 
@@ -166,9 +172,10 @@ const (
 	ScopeSubject   // folded Subject within one account
 	ScopeIP
 	ScopeRecipientDomain
+	ScopeDestination // where connections that bypass Exim may go: a relay service
 )
 
-var scopeNames = [...]string{"account", "mailbox", "directory", "subject", "ip", "recipient-domain"}
+var scopeNames = [...]string{"account", "mailbox", "directory", "subject", "ip", "recipient-domain", "destination"}
 
 func (s Scope) String() string { return name(scopeNames[:], int(s)) }
 
@@ -180,7 +187,7 @@ type Exemption struct {
 	ID      int64
 	Scope   Scope
 	Account string // needed for directory and subject; "" otherwise allowed
-	Value   string // mailbox, directory, subject, IP or CIDR, domain; the account's name for ScopeAccount
+	Value   string // mailbox, directory, subject, IP or CIDR (destination too), domain; the account's name for ScopeAccount
 	Trigger string // "" = all
 	// Ceiling replaces Max where it is larger; 0 = no limit at all.
 	Ceiling    int64

@@ -40,7 +40,7 @@ func parseKey(w Watch, key string) (group, name string, ok bool) {
 		}
 		return ipGroup(IPClass(class), prefix.Addr()), "", true
 	}
-	if directory, claimed := strings.CutPrefix(rest, claimedKey); w == WatchDirectory && claimed {
+	if directory, claimed := strings.CutPrefix(rest, claimedKey); w.PerDirectory() && claimed {
 		return claimPrefix + first, directory, first != ""
 	}
 	return first, rest, first != ""

@@ -86,10 +86,12 @@ func (r *Rules) Validate() error {
 func ValidateTrigger(t *Trigger) Mistakes {
 	c := checker{where: "trigger " + t.Name}
 	c.want(validTriggerName(t.Name), "name", t.Name, "1 to 64 of a-z, 0-9 and -")
-	c.want(t.Watch < WatchDirect, "watch", t.Watch, watchAllowed(t.Watch))
+	c.want(int(t.Watch) < len(watchNames), "watch", t.Watch, oneOf(watchNames[:]))
 	c.max("max", t.Max)
 	c.per(t.Per)
 	c.want(int(t.Count) < len(unitNames), "count", t.Count, oneOf(unitNames[:]))
+	c.want((t.Count == Connections) == t.Watch.Direct(), "count", t.Count, "connections for a direct or direct-directory trigger, recipients or messages for any other")
+	c.want(t.Verdict == Accept || !t.Watch.Direct(), "verdict", t.Verdict, verdictOfDirect)
 	c.want(int(t.Verdict) < len(verdictNames), "verdict", t.Verdict, oneOf(verdictNames[:]))
 	c.want(t.Verdict != Discard || t.ConfirmLoss, "verdict", t.Verdict, "discard loses mail: it needs confirm_loss = true")
 	c.want(int(t.Release) < len(releaseNames), "release", t.Release, oneOf(releaseNames[:]))
@@ -99,12 +101,7 @@ func ValidateTrigger(t *Trigger) Mistakes {
 	return c.found
 }
 
-func watchAllowed(w Watch) string {
-	if w == WatchDirect || w == WatchDirectDirectory {
-		return "not available yet: " + oneOf(watchNames[:WatchDirect])
-	}
-	return oneOf(watchNames[:WatchDirect])
-}
+const verdictOfDirect = "accept: a connection past Exim is seen and cannot be held; what follows are the actions"
 
 func (c *checker) max(key string, n int64) {
 	c.want(n >= 0 && n <= maxMax, key, n, fmt.Sprintf("0 to %d", int64(maxMax)))
@@ -159,7 +156,8 @@ func ValidateOverride(o *Override, triggers []Trigger) Mistakes {
 		if o.Actions != nil && o.Trigger != "" { // of all triggers each does what applies to it
 			c.apply(*o.Actions, t.Watch)
 		}
-		c.want(o.Verdict == nil || *o.Verdict != Discard || t.ConfirmLoss, "verdict", Discard, "discard loses mail: trigger "+t.Name+" needs confirm_loss = true")
+		c.want(o.Verdict == nil || *o.Verdict == Accept || o.Trigger == "" || !t.Watch.Direct(), "verdict", text(o.Verdict), verdictOfDirect)
+		c.want(o.Verdict == nil || *o.Verdict != Discard || t.ConfirmLoss || t.Watch.Direct(), "verdict", Discard, "discard loses mail: trigger "+t.Name+" needs confirm_loss = true")
 	}
 	empty := o.Max == nil && o.Per == nil && o.Verdict == nil && o.Release == nil && o.Mode == nil && o.Actions == nil
 	c.want(!empty, "max", "", "sets nothing: one of max, verdict, release, mode, actions")
@@ -193,6 +191,10 @@ func ValidateExemption(e *Exemption, triggers []Trigger) Mistakes {
 		c.want(validMailbox(e.Value), "value", e.Value, "user@domain in lower case")
 	case ScopeDirectory, ScopeSubject:
 		c.part(e.Scope, e.Account, e.Value)
+	case ScopeDestination:
+		_, ok := parsePrefix(e.Value)
+		c.want(ok, "value", e.Value, "an address or a network, such as 192.0.2.0/24")
+		c.want(e.Trigger == "" && e.Ceiling == 0, "destination", e.Value, "neither trigger nor ceiling: connections to it are not counted at all")
 	case ScopeIP:
 		_, ok := parsePrefix(e.Value)
 		c.want(ok, "value", e.Value, "an address or a network, such as 192.0.2.0/24")

@@ -29,6 +29,7 @@ func mayImport() map[string][]string {
 		"internal/panel":     {"policy"},
 		"internal/report":    {"policy", "sql"},
 		"internal/evidence":  {"policy"},
+		"internal/packetmon": {"policy", "internal/metrics", "internal/origin"},
 		"actions":            {"policy", "sql", "internal/metrics", "internal/report"},
 		"internal/control": {"policy", "counters", "sql", "actions", "internal/config", "internal/metrics",
 			"internal/panel", "internal/origin", "internal/privilege", "internal/systemd"},
@@ -51,6 +52,7 @@ func onlyIn() map[string][]string {
 		"github.com/urfave/cli/v2":      {"cmd/osmd", "cmd/osmctl"},
 		"github.com/emersion/go-milter": {"internal/milter"},
 		"github.com/google/gopacket":    {"internal/packetmon"},
+		"github.com/cilium/ebpf":        {"internal/packetmon"},
 		"golang.org/x/net/html":         {"internal/evidence"},
 		"github.com/chromedp/chromedp":  {}, // the tests'
 		"go.yaml.in/yaml/v3":            {}, // the tests'

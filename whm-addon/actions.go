@@ -113,6 +113,7 @@ func actionList() [][2]string {
 		{"rename-script", "the script's file gets a name that cannot be run, where evidence names it"},
 		{"rename-path", "the directory gets a name that cannot be reached; for directory triggers"},
 		{"block-ip", "the address may not send mail to this server any more"},
+		{"block-direct", "processes of the account reach no mail server but this host's own"},
 		{"suspend-account", "the panel suspends the whole account"},
 		{"run-script", "a program of yours gets the report: run-script=NAME, as executor.toml has it"},
 		{"discard", "mail is thrown away for good: write discard=1h confirm-loss"},

@@ -64,6 +64,7 @@ func partsOf(s *control.Status) (broken, well []namedPart) {
 		{"Accounts", s.Accounts.Part, "the maps before stay in force; look at the panel's files"},
 		{"Inspector", s.Inspect, "scripts are told apart by user and directory only; systemctl status osm-inspect"},
 		{"Executor", s.Executor, "held mail cannot be released or removed; systemctl status osm-executor"},
+		{"Connections past Exim", s.Monitor.Part, "some are not seen, or not whose they are; systemctl status osm-watch"},
 	} {
 		if p.OK {
 			well = append(well, p)

@@ -197,6 +197,8 @@ func scopeText(scope string) string {
 		return "client IP"
 	case "recipient-domain":
 		return "recipients' domain"
+	case "destination":
+		return "destination of connections past Exim"
 	case "subject":
 		return "Subject"
 	}

@@ -326,7 +326,7 @@ func TestConfigCheckNeedsNoDaemon(t *testing.T) {
 	s.d.Socket = "/nowhere"
 	path := filepath.Join(s.d.Dir, "osm.toml")
 	for _, c := range []struct{ text, want, status string }{
-		{"", "can be used: 8 triggers", "0"},
+		{"", "can be used: 10 triggers", "0"},
 		{"[log]\nlevel = \"loud\"\nfromat = 1\n", "osm.toml:2: log.level = \"loud\": must be one of debug, info, warn, error\nosm.toml:3: log.fromat: unknown key; did you mean \"format\"?\n", "1"},
 	} {
 		if err := os.WriteFile(path, []byte(c.text), 0o600); err != nil {

@@ -75,14 +75,16 @@ one named by --remove) and as things are; that takes up to a few seconds.`,
 		group("exempt", "add, list or remove exemptions from limits",
 			`An exemption lifts limits for what it matches: rather to a ceiling and until a date than
 altogether and for ever. Holds stop exempted mail too.`,
-			command("add", "", "add an exemption", `Exactly one of --account alone, --mailbox, --ip, --recipient-domain, or --directory or --subject
-together with --account.`, 0, 0, []cli.Flag{
+			command("add", "", "add an exemption", `Exactly one of --account alone, --mailbox, --ip, --recipient-domain, --destination, or --directory
+or --subject together with --account. A destination is a place to which connections may go that
+bypass Exim, such as a relay service: they are not counted then; with --account, only that one's.`, 0, 0, []cli.Flag{
 				&cli.StringFlag{Name: "account", Usage: "everything of this `ACCOUNT`, or whose directory or Subject it is"},
 				&cli.StringFlag{Name: "mailbox", Usage: "what `USER@DOMAIN` sends after logging in"},
 				&cli.StringFlag{Name: "directory", Usage: "what scripts in `DIR` send"},
 				&cli.StringFlag{Name: "subject", Usage: "mail with this `SUBJECT`, compared without its numbers"},
 				&cli.StringFlag{Name: "ip", Usage: "what comes from this `ADDRESS` or range"},
 				&cli.StringFlag{Name: "recipient-domain", Usage: "mail whose recipients are all of this `DOMAIN`"},
+				&cli.StringFlag{Name: "destination", Usage: "connections past Exim to this `ADDRESS` or range"},
 				trigger,
 				&cli.Int64Flag{Name: "ceiling", Usage: "raise the limit to `N`; without it, no limit at all"},
 				until, reason}, e.exemptAdd),
@@ -297,7 +299,7 @@ func removeEach[T any](e *env, c *cli.Context, what string, remove func(int64) (
 func (e *env) exemptAdd(c *cli.Context) error {
 	x := control.Exemption{Account: c.String("account"), Trigger: c.String("trigger"), Ceiling: c.Int64("ceiling"), Reason: c.String("reason")}
 	n := 0
-	for _, scope := range []string{"mailbox", "directory", "subject", "ip", "recipient-domain"} {
+	for _, scope := range []string{"mailbox", "directory", "subject", "ip", "recipient-domain", "destination"} {
 		if v := c.String(scope); v != "" {
 			x.Scope, x.Value = scope, v
 			n++
@@ -305,7 +307,7 @@ func (e *env) exemptAdd(c *cli.Context) error {
 	}
 	switch {
 	case n > 1 || (n == 0 && x.Account == ""):
-		return usagef("exempt add needs exactly one of --account alone, --mailbox, --directory, --subject, --ip and --recipient-domain")
+		return usagef("exempt add needs exactly one of --account alone, --mailbox, --directory, --subject, --ip, --recipient-domain and --destination")
 	case n == 0:
 		x.Scope, x.Value = "account", x.Account
 	}

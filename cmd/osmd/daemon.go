@@ -24,6 +24,7 @@ import (
 	"osm/internal/control"
 	"osm/internal/metrics"
 	"osm/internal/origin"
+	"osm/internal/packetmon"
 	"osm/internal/panel"
 	"osm/internal/privilege"
 	"osm/internal/systemd"
@@ -55,6 +56,7 @@ type daemon struct {
 	service   *control.Service
 	page      http.Handler // what browsers see
 	children  *children
+	back      backDoor
 
 	tracker  *policy.Tracker
 	planner  *policy.HoldPlanner
@@ -98,6 +100,7 @@ func serve(cfg config.Config, o options, sockets map[string]*net.UnixListener, l
 		stopping: stopping, watched: map[string]watched{}, planned: make(chan policy.EventChange, maxPlanned), due: make(chan struct{}, 1), children: watchChildren(), missing: newMissing(),
 	}
 	d.started = d.clock().Wall
+	d.back.off = cfg.Direct.Source == packetmon.SourceOff
 	d.alarms = newAlarms(log, d.wall)
 	err := d.build(ctx)
 	if err == nil {
@@ -280,6 +283,7 @@ func (d *daemon) run(ctx context.Context, hup <-chan os.Signal) error {
 	d.life.start("follow-up", d.followUp)
 	d.life.start("reports", d.notifier.Run)
 	d.flow.open()
+	d.life.start("back door", d.followWatch)
 	d.life.start("house", d.keepHouse)
 	d.life.start("upkeep", d.keepUp)
 	d.life.start("alive", d.keepAlive)

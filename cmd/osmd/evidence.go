@@ -24,6 +24,7 @@ type witness struct {
 	at        policy.Moment
 	ref       string
 	directory string
+	direct    bool // a connection that bypassed Exim, and no message
 	found     policy.Evidence
 }
 
@@ -119,7 +120,7 @@ func evidenceAccount(id *policy.Identity) string {
 
 // keep remembers evidence, and adds it to the open events it belongs to.
 func (w *witnesses) keep(ctx context.Context, d *policy.Decision, found policy.Evidence) {
-	x := witness{d.At, d.Ref, d.Identity.Directory, found}
+	x := witness{at: d.At, ref: d.Ref, directory: d.Identity.Directory, direct: d.Identity.Source == policy.SourceDirect, found: found}
 	w.mu.Lock()
 	a := w.of[evidenceAccount(&d.Identity)]
 	if a != nil {
@@ -140,9 +141,9 @@ func (w *witnesses) keep(ctx context.Context, d *policy.Decision, found policy.E
 // about reports whether evidence belongs to an event.
 func (x *witness) about(ev *policy.Event, account string) bool {
 	switch {
-	case ev.Account != account || ev.Watch == policy.WatchLogin || ev.Watch == policy.WatchClientIP:
+	case ev.Account != account || ev.Watch == policy.WatchLogin || ev.Watch == policy.WatchClientIP || ev.Watch.Direct() != x.direct:
 		return false
-	case ev.Watch == policy.WatchDirectory:
+	case ev.Watch.PerDirectory():
 		hold, _ := policy.Culprit(ev)
 		return hold.Value == x.directory
 	}

@@ -59,6 +59,10 @@ func (d *daemon) registerMetrics() error {
 	gauge("held_bytes", "Size of the frozen messages in Exim's queue.", func() float64 { return float64(d.held.Status().Bytes) })
 	gauge("actions_queue", "New events that wait for their actions.", func() float64 { return float64(len(d.planned)) })
 	gauge("alarms", "Alarms that stand.", func() float64 { return float64(len(d.alarms.list())) })
+	gauge("monitor_ok", "1 while every connection that bypasses Exim is seen, and whose it is.", func() float64 { return one(d.monitorPart().OK) })
+	for name, help := range monitorFigures() {
+		counter("monitor_"+name+"_total", help, func() float64 { return float64(d.back.counts()[name]) })
+	}
 	d.registerServerMetrics(counter)
 	gauge("ready", "1 once the counters are back.", func() float64 { return one(d.flow.ready.Load()) })
 	return errors.Join(errs...)

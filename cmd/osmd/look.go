@@ -51,6 +51,7 @@ func (d *daemon) look() {
 		text = "osmd inspect does not answer, scripts are told apart by uid and directory only: " + err.Error()
 	}
 	d.alarms.set("inspector", text)
+	d.lookAtWatch()
 	held := d.held.Status()
 	d.alarms.set("held", held.Problem)
 	d.alarms.set("exim-hooks", strings.Join(held.Hooks, "; "))

@@ -1,7 +1,7 @@
 // Command osmd is the daemon that Exim asks about each outgoing message before it
 // accepts it.
 //
-// main.go reads the command line; start.go makes the sockets, starts the two parts
+// main.go reads the command line; start.go makes the sockets, starts the parts
 // that stay root and gives root away; daemon.go wires the parts and runs them;
 // flow.go is the way of one message; reload.go swaps rules while mail flows.
 package main
@@ -60,6 +60,9 @@ func app() *cli.App {
 			{Name: "executor", Usage: "the part that runs a fixed list of commands as root (started by osmd or systemd)",
 				Flags:  []cli.Flag{configFlag, executorFlag},
 				Action: func(c *cli.Context) error { return execute(c.String("config"), c.String("executor-config")) }},
+			{Name: "watch", Usage: "the part that sees connections bypass Exim (started by osmd or systemd)",
+				Flags:  []cli.Flag{configFlag},
+				Action: func(c *cli.Context) error { return watch(c.String("config")) }},
 			manCommand(),
 		},
 	}

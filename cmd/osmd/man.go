@@ -31,7 +31,7 @@ deny. Whatever goes wrong with it, Exim accepts the message and writes into its 
 not checked.
 
 It stays in the foreground and logs on standard error. Started as root it makes its sockets,
-starts the two parts that stay root (see PARTS), and goes on as the user "osm" without any
+starts the parts that stay root (see PARTS), and goes on as the user "osm" without any
 privilege. Under systemd the sockets come from socket units and the parts are units of their
 own. Started by anybody else it does everything in one process, in folders that the
 configuration has to name.
@@ -71,6 +71,7 @@ which are shown.`)
 		{"/run/osm/control.sock", "where osmctl asks: 0660, group osm-admin"},
 		{"/run/osm/inspect.sock", "where osmd asks the inspector: 0660, group osm"},
 		{"/run/osm/executor.sock", "where osmd asks the executor: 0660, group osm"},
+		{"/run/osm/watch.sock", "where osmd follows the watch: 0660, group osm"},
 		{"/run/osm/maps", "copies of the panel's account maps that only root may read"},
 		{"/var/lib/osm/osm.db", "the database, with its -wal and -shm while osmd runs"},
 		{"/var/lib/osm/counters.snapshot", "the counters, every ten seconds and at the end"},
@@ -96,8 +97,8 @@ func executorKeys() [][3]string {
 		{"deliver_at_once", "4", "deliveries at the same time"},
 		{"ids_per_second", "200", "messages that may be acted on in a second"},
 		{"max_connections", "16", "connections at the same time"},
-		{"actions", `["panel-hold", "block-login", "rename-script", "rename-path", "block-ip", "suspend-account", "run-script"]`, "what it may do at all, beside keeping the queue; [] = nothing"},
-		{"rates", `{ panel-hold = 60, block-login = 60, rename-script = 30, rename-path = 30, block-ip = 120, suspend-account = 10, run-script = 600 }`, "of each action, at most so many an hour; what is more is refused, and only reported"},
+		{"actions", `["panel-hold", "block-login", "rename-script", "rename-path", "block-ip", "block-direct", "suspend-account", "run-script"]`, "what it may do at all, beside keeping the queue; [] = nothing"},
+		{"rates", `{ panel-hold = 60, block-login = 60, rename-script = 30, rename-path = 30, block-ip = 120, block-direct = 60, suspend-account = 10, run-script = 600 }`, "of each action, at most so many an hour; what is more is refused, and only reported"},
 		{"state_dir", `"/var/lib/osm-executor"`, "where it writes down what is in force, to take it back: root's alone"},
 		{"change_limit", `"2m"`, "the longest that one command of panel or firewall may take"},
 		{"command_prefix", "[]", "words that are put before commands of panel and firewall, as with deliver_prefix"},
@@ -109,9 +110,9 @@ func executorKeys() [][3]string {
 		{"uapi", `"/usr/local/cpanel/bin/uapi"`, "cPanel's program for mailboxes"},
 		{"doveadm", `"/usr/bin/doveadm"`, "Dovecot's program that ends a mailbox's open sessions"},
 		{"command", "{}", `[command.suspend-account], [command.block-login] and [command.panel-hold] say how that is done where panel = "commands": do, undo and check are lists of words in which {account} and {mailbox} are filled in; check exits with 0 when it is in force, and with 1 and nothing on standard error when not`},
-		{"firewall", `"auto"`, `what blocks an address: "csf", "nft", "none"; "auto" takes csf where it is installed`},
+		{"firewall", `"auto"`, `what blocks an address: "csf", "nft", "none"; "auto" takes csf where it is installed. block-direct needs nftables beside any of them, and is refused with "none"`},
 		{"csf", `"/usr/sbin/csf"`, "csf's program"},
-		{"nft", `"/usr/sbin/nft"`, "nftables' program; osm has a table of its own"},
+		{"nft", `"/usr/sbin/nft"`, "nftables' program, for addresses and for block-direct; osm has tables of its own"},
 		{"never_block", "[]", "addresses and networks that are never blocked, beside private ones and this host's own"},
 		{"script", "[]", `[[script]] with name, command (a list of words, absolute path first), user ("nobody"), file (false: the report is on standard input), time_limit ("30s") and output_limit (65536 bytes): what run-script may run`},
 	}

@@ -103,7 +103,7 @@ func (d *daemon) state() control.State {
 	out := control.State{
 		ConfigLoadedAt: time.UnixMilli(d.settings.loadedAt.Load()).UTC(), ConfigError: d.settings.lastProblem(),
 		Exim: d.eximPart(), Inspect: d.inspectPart(), Executor: d.executorPart(), Accounts: d.accountsPart(),
-		Monitor:   control.Part{OK: true, Text: "not part of this version"},
+		Monitor:   d.monitorPart(),
 		Checks:    uint64(st.Answered.Load()),
 		Shed:      uint64(st.Shed.Load() + st.Late.Load() + st.Refused.Load()),
 		Unchecked: d.uncheckedTotal(),

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"osm/internal/config"
+	"osm/internal/packetmon"
 	"osm/internal/privilege"
 	"osm/internal/systemd"
 )
@@ -27,6 +28,7 @@ const (
 	controlSocket  = "control"
 	inspectSocket  = "inspect"
 	executorSocket = "executor"
+	watchSocket    = "watch"
 )
 
 // What the first stage, still root, hands on beside the sockets: the children as
@@ -112,7 +114,7 @@ func lookupIDs(cfg config.Config) (i ids, err error) {
 	return i, nil
 }
 
-// startAsRoot makes the sockets with their owners, starts the two parts that stay root,
+// startAsRoot makes the sockets with their owners, starts the parts that stay root,
 // and goes on as the same process without any privilege.
 func startAsRoot(cfg config.Config, o options) error {
 	id, err := lookupIDs(cfg)
@@ -134,7 +136,7 @@ func startAsRoot(cfg config.Config, o options) error {
 		return fmt.Errorf("hand on the lifeline of the root parts: %w", err)
 	}
 	var children []string
-	for _, name := range []string{inspectSocket, executorSocket} {
+	for _, name := range rootParts(cfg) {
 		args := []string{"osmd", name, "-config", o.config}
 		if name == executorSocket {
 			args = append(args, "-executor-config", o.executor)
@@ -162,6 +164,15 @@ func startAsRoot(cfg config.Config, o options) error {
 	runtime.KeepAlive(keep)
 	runtime.KeepAlive(lifeW)
 	return err
+}
+
+// rootParts are the parts that stay root.
+func rootParts(cfg config.Config) []string {
+	parts := []string{inspectSocket, executorSocket}
+	if cfg.Direct.Source != packetmon.SourceOff {
+		parts = append(parts, watchSocket)
+	}
+	return parts
 }
 
 func startChild(args []string, name string, l *net.UnixListener, lifeline *os.File) (int, error) {
@@ -225,10 +236,11 @@ func makeSockets(cfg config.Config, id ids) (map[string]*net.UnixListener, error
 		{controlSocket, cfg.Server.ControlSocket, id.adminGroup},
 		{inspectSocket, cfg.Server.InspectSocket, id.osmGID},
 		{executorSocket, cfg.Server.ExecutorSocket, id.osmGID},
+		{watchSocket, cfg.Server.WatchSocket, id.osmGID},
 	}
 	if !answers(cfg.Server.PolicySocket) {
 		// Before Exim finds a socket on which nobody answers yet.
-		waitForEnd(cfg.Server.InspectSocket, cfg.Server.ExecutorSocket)
+		waitForEnd(cfg.Server.InspectSocket, cfg.Server.ExecutorSocket, cfg.Server.WatchSocket)
 	}
 	out := map[string]*net.UnixListener{}
 	for _, w := range want {

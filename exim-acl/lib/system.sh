@@ -1,9 +1,9 @@
 # system.sh: users, programs, settings and units. Sourced by install.sh.
 
 programs="osmd osmctl"
-units="osmd.service osm-policy.socket osm-control.socket osm-inspect.service osm-inspect.socket osm-executor.service osm-executor.socket"
-started="osm-policy.socket osm-control.socket osm-inspect.socket osm-executor.socket osmd.service"
-services="osmd.service osm-inspect.service osm-executor.service"
+units="osmd.service osm-policy.socket osm-control.socket osm-inspect.service osm-inspect.socket osm-executor.service osm-executor.socket osm-watch.service osm-watch.socket"
+started="osm-policy.socket osm-control.socket osm-inspect.socket osm-executor.socket osm-watch.socket osmd.service"
+services="osmd.service osm-inspect.service osm-executor.service osm-watch.service"
 unit_dir=/etc/systemd/system
 man_dir=/usr/local/share/man
 
@@ -171,7 +171,7 @@ restart_old() {
 plan_system_out() {
 	if has_systemd && [ -z "$dry_run" ] && [ -e $unit_dir/osmd.service ]; then
 		undo_with systemctl enable --now $started
-		systemctl disable --quiet --now $started osm-inspect.service osm-executor.service || true
+		systemctl disable --quiet --now $started osm-inspect.service osm-executor.service osm-watch.service || true
 	fi
 	for u in $units; do want_no $unit_dir/$u; done
 	for p in $programs; do want_no /usr/local/sbin/$p; done
@@ -195,18 +195,23 @@ drop_all() {
 	}
 }
 
-# firewall_gone takes the addresses out that are blocked still: nobody would lift those that
-# have no end. The table is ours alone; csf's lists are the operator's, and stay.
+# firewall_gone takes the addresses and accounts out that are blocked still: nobody would
+# lift those that have no end. The tables are ours alone; csf's lists are the operator's, and
+# stay.
 firewall_gone() {
 	nft=$(command -v nft) || return 0
-	"$nft" list table inet osm >/dev/null 2>&1 || return 0
-	"$nft" delete table inet osm && say "took osm's table out of nftables: no address is blocked by it any more"
+	left=
+	for table in osm osm_direct; do
+		"$nft" list table inet "$table" >/dev/null 2>&1 || continue
+		"$nft" delete table inet "$table" && say "took osm's table $table out of nftables: nobody is blocked by it any more" || left=yes
+	done
+	[ -z "$left" ]
 }
 
 # system_gone: what cannot be taken back, after everything else has gone well.
 system_gone() {
 	! has_systemd || systemctl daemon-reload
-	firewall_gone || warn "the table inet osm stays in nftables: nft delete table inet osm"
+	firewall_gone || warn "a table of osm stays in nftables: nft delete table inet osm, nft delete table inet osm_direct"
 	if answers; then
 		say "osmd still runs: stop it."
 	else

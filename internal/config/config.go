@@ -34,6 +34,7 @@ type Config struct {
 	Actions    Actions
 	Report     Report
 	Evidence   Evidence
+	Direct     Direct
 	Limits     Limits
 	Log        Log
 	Triggers   []policy.Trigger
@@ -52,6 +53,7 @@ type Server struct {
 	ControlSocket  string // osmctl and the page ask here
 	InspectSocket  string // the part that looks at processes as root
 	ExecutorSocket string // the part that runs the fixed list of verbs as root
+	WatchSocket    string // the part that sees connections bypass Exim
 	RunDir         string
 	User, Group    string // what the daemon runs as
 	AdminGroup     string // its members may use the control socket
@@ -122,6 +124,14 @@ type Evidence struct {
 	NearPercent   int64    // of a limit, from which on evidence is gathered
 }
 
+// Direct says which connections to mail ports are looked for that bypass Exim.
+type Direct struct {
+	Source      string   // auto, ebpf, packet, poll or off
+	Ports       []int64  // destination ports, TCP
+	ExemptUsers []string // whose connections are not looked at, besides Exim's own user
+	CountRoot   bool     // root's are counted too
+}
+
 // Pool is one of php-fpm's pools.
 type Pool struct{ Name, Address, StatusPath string }
 
@@ -153,7 +163,8 @@ func Default() Config {
 		Server: Server{
 			PolicySocket: "/run/osm/policy.sock", ControlSocket: "/run/osm/control.sock",
 			InspectSocket: "/run/osm/inspect.sock", ExecutorSocket: "/run/osm/executor.sock",
-			RunDir: "/run/osm", User: "osm", Group: "osm", AdminGroup: "osm-admin",
+			WatchSocket: "/run/osm/watch.sock",
+			RunDir:      "/run/osm", User: "osm", Group: "osm", AdminGroup: "osm-admin",
 		},
 		Exim: Exim{User: "Debian-exim", Group: "Debian-exim", Binary: "/usr/sbin/exim4", Spool: "/var/spool/exim4",
 			Deadline: 250 * time.Millisecond, MaxConnections: 2000},
@@ -166,6 +177,8 @@ func Default() Config {
 		Actions:  Actions{Again: 24 * time.Hour, ScriptFormat: "json"},
 		Report:   Report{Digest: time.Hour, SMTP: "127.0.0.1:25", Templates: "/etc/osm/templates"},
 		Evidence: Evidence{Apache: "http://127.0.0.1:80", NearPercent: 80},
+		Direct: Direct{Source: "auto", Ports: []int64{25, 465, 587},
+			ExemptUsers: []string{"mail", "mailman", "list", "mailnull", "postfix", "cpanel", "cpaneleximfilter", "cpaneleximscanner"}},
 		Log:      Log{Level: "info", Format: "text"},
 		Triggers: policy.DefaultTriggers(),
 	}

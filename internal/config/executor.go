@@ -80,7 +80,8 @@ func DefaultExecutor() ExecutorConfig {
 		Firewall: "auto", CSF: "/usr/sbin/csf", NFT: "/usr/sbin/nft",
 		Rates: map[string]int64{
 			policy.ActionSuspendAccount: 10, policy.ActionBlockLogin: 60, policy.ActionPanelHold: 60,
-			policy.ActionRenamePath: 30, policy.ActionRenameScript: 30, policy.ActionBlockIP: 120, policy.ActionRunScript: 600,
+			policy.ActionRenamePath: 30, policy.ActionRenameScript: 30, policy.ActionBlockIP: 120, policy.ActionBlockDirect: 60,
+			policy.ActionRunScript: 600,
 		},
 		Commands: map[string]PanelCommand{}, Scripts: map[string]Script{},
 	}

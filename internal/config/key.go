@@ -150,6 +150,33 @@ func names[T any](name, want string, p func(*T) *[]string, ok func(string) bool)
 	}
 }
 
+// numbers is a key whose value is a list of whole numbers that ok allows.
+func numbers[T any](name, want string, p func(*T) *[]int64, ok func([]int64) bool) key[T] {
+	return key[T]{name: name, want: want,
+		set: func(t *T, v any) bool {
+			out := []int64{}
+			for _, one := range list(v) {
+				n, is := whole(one)
+				if !is {
+					return false
+				}
+				out = append(out, n)
+			}
+			*p(t) = out
+			_, isList := v.([]any)
+			return isList
+		},
+		ok: func(t *T) bool { return ok(*p(t)) },
+		get: func(t *T) any {
+			out := []any{}
+			for _, n := range *p(t) {
+				out = append(out, n)
+			}
+			return out
+		},
+	}
+}
+
 // list makes one kind of slice of the two that the TOML package returns for arrays.
 func list(v any) []any {
 	switch l := v.(type) {

@@ -255,6 +255,9 @@ func (r *reader) trigger(at string, i int, table map[string]any) {
 	}
 	pos := slices.IndexFunc(r.c.Triggers, func(t policy.Trigger) bool { return t.Name == name })
 	t := policy.Trigger{Name: name, Count: policy.Recipients, Verdict: policy.Freeze, Mode: policy.Observe, Actions: []policy.Action{{Name: "report"}}}
+	if w, _ := policy.ParseWatch(fmt.Sprint(table["watch"])); w.Direct() { // nothing else makes sense there
+		t.Count, t.Verdict = policy.Connections, policy.Accept
+	}
 	if pos >= 0 {
 		t = r.c.Triggers[pos]
 	}
@@ -314,7 +317,7 @@ func (r *reader) exemption(at string, i int, table map[string]any) {
 	}
 	_, account := table["account"]
 	if len(by) > 1 || (len(by) == 0 && !account) {
-		r.wrong(at, "exempt", nil, has(by)+"an [[exempt]] needs exactly one of account, mailbox, directory, subject, ip and recipient_domain (directory and subject beside the account they belong to)")
+		r.wrong(at, "exempt", nil, has(by)+"an [[exempt]] needs exactly one of account, mailbox, directory, subject, ip, recipient_domain and destination (directory and subject beside the account they belong to)")
 	}
 	label := "[[exempt]]"
 	if len(by) == 1 {

@@ -12,7 +12,7 @@ func modeWords() []string    { return []string{"off", "observe", "enforce"} }
 func releaseWords() []string { return []string{"manual", "when-free"} }
 
 func watchWords() []string {
-	return []string{"account", "subject", "scripts", "directory", "login", "client-ip", "automatic"}
+	return []string{"account", "subject", "scripts", "directory", "login", "client-ip", "automatic", "direct", "direct-directory"}
 }
 
 // maxUnits is the largest limit; more than any server sends in 31 days.
@@ -28,7 +28,7 @@ func triggerKeys() []key[policy.Trigger] {
 		word("watch", func(t *T) *policy.Watch { return &t.Watch }, policy.ParseWatch, watchWords()...),
 		number("max", func(t *T) *int64 { return &t.Max }, 0, maxUnits),
 		duration("per", func(t *T) *time.Duration { return &t.Per }, time.Second, 31*day, "1h"),
-		word("count", func(t *T) *policy.Unit { return &t.Count }, policy.ParseUnit, "recipients", "messages"),
+		word("count", func(t *T) *policy.Unit { return &t.Count }, policy.ParseUnit, "recipients", "messages", "connections"),
 		word("verdict", func(t *T) *policy.Verdict { return &t.Verdict }, policy.ParseVerdict, verdictWords()...),
 		word("release", func(t *T) *policy.Release { return &t.Release }, policy.ParseRelease, releaseWords()...),
 		actionsKey(func(t *T) *[]policy.Action { return &t.Actions }),
@@ -76,7 +76,7 @@ func exemptKeys() []key[policy.Exemption] {
 // exemptScopes are the scopes in the order in which they are looked for in a table:
 // "account" stands beside "directory" and "subject" and is the scope only alone.
 func exemptScopes() []policy.Scope {
-	return []policy.Scope{policy.ScopeAccount, policy.ScopeMailbox, policy.ScopeDirectory, policy.ScopeSubject, policy.ScopeIP, policy.ScopeRecipientDomain}
+	return []policy.Scope{policy.ScopeAccount, policy.ScopeMailbox, policy.ScopeDirectory, policy.ScopeSubject, policy.ScopeIP, policy.ScopeRecipientDomain, policy.ScopeDestination}
 }
 
 // scopeKey is the key that names what an exemption matches by. It is named like the

@@ -24,6 +24,7 @@ func serverSettings() []key[Config] {
 		socket("server.control_socket", func(c *Config) *string { return &c.Server.ControlSocket }),
 		socket("server.inspect_socket", func(c *Config) *string { return &c.Server.InspectSocket }),
 		socket("server.executor_socket", func(c *Config) *string { return &c.Server.ExecutorSocket }),
+		socket("server.watch_socket", func(c *Config) *string { return &c.Server.WatchSocket }),
 		path("server.run_dir", func(c *Config) *string { return &c.Server.RunDir }),
 		text("server.user", user, func(c *Config) *string { return &c.Server.User }, isUser),
 		text("server.group", user, func(c *Config) *string { return &c.Server.Group }, isUser),
@@ -94,11 +95,28 @@ func boundSettings() []key[Config] {
 		names("evidence.fpm", `must be a list of "POOL SOCKET STATUS-PATH", such as ["www /run/php/php8.2-fpm.sock /status"]`, func(c *Config) *[]string { return &c.Evidence.FPM }, isFPM),
 		number("evidence.near_percent", func(c *Config) *int64 { return &c.Evidence.NearPercent }, 1, 100),
 
+		choice("direct.source", func(c *Config) *string { return &c.Direct.Source }, "auto", "ebpf", "packet", "poll", "off"),
+		numbers("direct.ports", "must be a list of 1 to 8 ports, such as [25, 465, 587]", func(c *Config) *[]int64 { return &c.Direct.Ports }, arePorts),
+		names("direct.exempt_users", `must be a list of user names, such as ["mailman"]`, func(c *Config) *[]string { return &c.Direct.ExemptUsers }, isUser),
+		boolean("direct.count_root", func(c *Config) *bool { return &c.Direct.CountRoot }),
+
 		number("limits.distinct_per_account", func(c *Config) *int64 { return &c.Limits.DistinctPerAccount }, 16, 65_535),
 
 		choice("log.level", func(c *Config) *string { return &c.Log.Level }, "debug", "info", "warn", "error"),
 		choice("log.format", func(c *Config) *string { return &c.Log.Format }, "text", "json"),
 	}
+}
+
+// arePorts allows the ports that the sources of connections can be told of.
+func arePorts(list []int64) bool {
+	seen := map[int64]bool{}
+	for _, p := range list {
+		if p < 1 || p > 65_535 || seen[p] {
+			return false
+		}
+		seen[p] = true
+	}
+	return len(list) >= 1 && len(list) <= 8
 }
 
 // ranged adds what values are allowed to a parsed key.

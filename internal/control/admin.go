@@ -110,6 +110,7 @@ func (s *Service) Doctor(ctx context.Context, a Actor) (List[Check], error) {
 		partCheck("account maps", st.Accounts.Part, "look at the panel's files; the maps before them stay in force"),
 		partCheck("inspector (from the daemon)", st.Inspect, "systemctl status osm-inspect"),
 		partCheck("executor (from the daemon)", st.Executor, "systemctl status osm-executor"),
+		partCheck("connections past exim", st.Monitor.Part, "systemctl status osm-watch; docs/bypass.md tells what each source needs"),
 	}}
 	if st.Config.Error != "" {
 		l.Items = append(l.Items, bad("config in force", "mend the file, then: osmctl config reload", "the file was refused at the last reload: %s", st.Config.Error))

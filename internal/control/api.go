@@ -219,11 +219,11 @@ type Status struct {
 			Off       int `json:"off"`
 		} `json:"triggers"`
 	} `json:"config"`
-	Exim     Part `json:"exim"`
-	Store    Part `json:"store"`
-	Monitor  Part `json:"monitor"`
-	Inspect  Part `json:"inspect"`
-	Executor Part `json:"executor"`
+	Exim     Part    `json:"exim"`
+	Store    Part    `json:"store"`
+	Monitor  Monitor `json:"monitor"`
+	Inspect  Part    `json:"inspect"`
+	Executor Part    `json:"executor"`
 	Accounts struct {
 		Part
 		Panel    string `json:"panel"`
@@ -241,6 +241,25 @@ type Status struct {
 	Holds      int     `json:"holds"`
 	OpenEvents int     `json:"open_events"`
 	Alarms     []Alarm `json:"alarms"`
+}
+
+// Monitor tells how connections that bypass Exim are seen.
+type Monitor struct {
+	Part
+	Source string `json:"source"` // ebpf, packet, poll or off
+	Level  string `json:"level"`  // ok, degraded or off
+	// Better are better sources that cannot be used here, and why.
+	Better []RefusedSource `json:"better,omitempty"`
+	// Problems say what is lost, and what to do.
+	Problems []string          `json:"problems,omitempty"`
+	SelfTest string            `json:"self_test,omitempty"`
+	Counts   map[string]uint64 `json:"counts,omitempty"` // since the watch was started
+}
+
+// RefusedSource is a source of connections that cannot be used.
+type RefusedSource struct {
+	Name  string `json:"name"`
+	Error string `json:"error"`
 }
 
 // AuditEntry is one change that somebody made.

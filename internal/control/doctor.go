@@ -45,6 +45,7 @@ func (h *Host) Checks(ctx context.Context) []Check {
 		h.socket("control socket", s.ControlSocket, s.AdminGroup, "nobody but root can use osmctl"),
 		h.socket("inspect socket", s.InspectSocket, s.Group, "scripts are told apart by uid and directory only"),
 		h.socket("executor socket", s.ExecutorSocket, s.Group, "held mail cannot be released or removed"),
+		h.socket("watch socket", s.WatchSocket, s.Group, "connections that bypass Exim are not seen"),
 		question,
 	)
 	list = append(list, h.exim(ctx)...)
@@ -93,7 +94,7 @@ func (h *Host) users() []Check {
 
 // socket checks that a socket is there and that just the right group may use it.
 func (h *Host) socket(name, path, group, without string) Check {
-	const restart = "start or restart the daemon: systemctl restart osm-policy.socket osm-control.socket osm-inspect.socket osm-executor.socket osmd, or osmd -config /etc/osm/osm.toml"
+	const restart = "start or restart the daemon: systemctl restart osm-policy.socket osm-control.socket osm-inspect.socket osm-executor.socket osm-watch.socket osmd, or osmd -config /etc/osm/osm.toml"
 	st, err := os.Lstat(h.Root + path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -329,7 +330,7 @@ func (h *Host) units() Check {
 		return skipped(name, "systemd does not run here; the daemon is started by: osmd -config /etc/osm/osm.toml")
 	}
 	var missing []string
-	for _, unit := range []string{"osmd.service", "osm-policy.socket", "osm-control.socket", "osm-inspect.socket", "osm-inspect.service", "osm-executor.socket", "osm-executor.service"} {
+	for _, unit := range []string{"osmd.service", "osm-policy.socket", "osm-control.socket", "osm-inspect.socket", "osm-inspect.service", "osm-executor.socket", "osm-executor.service", "osm-watch.socket", "osm-watch.service"} {
 		if !h.exists("/etc/systemd/system/"+unit, "/lib/systemd/system/"+unit, "/usr/lib/systemd/system/"+unit) {
 			missing = append(missing, unit)
 		}

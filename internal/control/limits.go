@@ -419,7 +419,7 @@ func (s *Service) AddExemption(ctx context.Context, a Actor, in Exemption) (Exem
 	scope, ok := policy.ParseScope(in.Scope)
 	switch {
 	case !ok:
-		return Exemption{}, badRequest("scope is %.40q: it is account, mailbox, directory, subject, ip or recipient-domain", in.Scope)
+		return Exemption{}, badRequest("scope is %.40q: it is account, mailbox, directory, subject, ip, recipient-domain or destination", in.Scope)
 	case in.ID != 0 || in.Where != "" || in.By != "" || !in.At.IsZero() || in.Hits != 0:
 		return Exemption{}, badRequest("id, where, by, at and hits are not set by whoever adds an exemption")
 	}

@@ -331,7 +331,7 @@ func TestTriggersTellWhereEachValueStands(t *testing.T) {
 	} {
 		l, err := s.Triggers(ctx, c.a, c.level, c.name)
 		i := slices.IndexFunc(l.Items, func(e control.Effective) bool { return e.Trigger == c.trigger })
-		if err != nil || i < 0 || l.Items[i].Max != c.max || len(l.Items) != 8 {
+		if err != nil || i < 0 || l.Items[i].Max != c.max || len(l.Items) != 10 {
 			t.Errorf("%s %s: %+v, %v, want %s with max %d", c.level, c.name, l.Items, err, c.trigger, c.max)
 			continue
 		}

@@ -55,7 +55,7 @@ type State struct {
 	ConfigLoadedAt time.Time
 	ConfigError    string // of the last reload
 	Exim           Part
-	Monitor        Part
+	Monitor        Monitor
 	Inspect        Part
 	Executor       Part
 	Accounts       Part // of the panel's maps

@@ -76,3 +76,6 @@ func bootNow() time.Duration {
 	}
 	return time.Duration(ts.Nano())
 }
+
+// BootNanoseconds reads CLOCK_BOOTTIME.
+func BootNanoseconds() int64 { return int64(bootNow()) }

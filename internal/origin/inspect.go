@@ -6,16 +6,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math"
 	"net"
-	"os"
 	"runtime/debug"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"osm/policy"
 )
@@ -27,10 +21,8 @@ const (
 	inspectIdle  = 5 * time.Minute       // a kept connection without a question
 	inspectWrite = time.Second           // for the asker to take an answer
 	defaultConns = 16
-	memoryTotal  = 64 // reads of processes' memory at once
-	memoryPerUID = 8  // of processes of one user
-	scanChunk    = 256
-	probePIDs    = 64               // newest processes tried before /proc is listed
+	memoryTotal  = 64               // reads of processes' memory at once
+	memoryPerUID = 8                // of processes of one user
 	stuckTime    = 10 * time.Second // all memory reads hang: start anew
 	mapsTime     = 2 * time.Second  // for copying the account maps
 )
@@ -61,7 +53,7 @@ func ServeInspect(ctx context.Context, l *net.UnixListener, o InspectOptions) er
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	s := &inspectServer{opt: o, memory: newMemoryReads(cancel), pools: newPoolAsks(o.Pool)}
+	s := &inspectServer{opt: o, processes: NewProcesses(o.Exim, cancel), pools: newPoolAsks(o.Pool)}
 	defer context.AfterFunc(ctx, func() { _ = l.Close() })()
 	slots := make(chan struct{}, o.Conns)
 	var running sync.WaitGroup
@@ -98,9 +90,9 @@ func closeIf(c *net.UnixConn) {
 }
 
 type inspectServer struct {
-	opt    InspectOptions
-	memory *memoryReads
-	pools  *poolAsks
+	opt       InspectOptions
+	processes *Processes
+	pools     *poolAsks
 }
 
 // serve answers the questions of one connection in their order.
@@ -172,67 +164,21 @@ func (s *inspectServer) answer(ctx context.Context, q question) answer {
 	defer cancel()
 	var p proc
 	var err error
-	limit := maxProcesses
+	enough := told
 	if q.kind == askOwner {
-		limit = 1
-		p, err = s.ownerOf(ctx, q.uid, q.inode)
+		enough = alone
+		p, err = ownerOf(ctx, Socket{UID: q.uid, Inode: q.inode})
 	} else {
 		p, err = openProc(int(q.pid))
 	}
 	if err != nil {
 		return answer{status: statusGone}
 	}
-	return s.chain(ctx, p, limit)
-}
-
-// chain describes p, which it closes, and its parents, at most limit processes in all.
-func (s *inspectServer) chain(ctx context.Context, p proc, limit int) answer {
-	var held []proc
-	defer func() {
-		for _, p := range held {
-			p.close()
-		}
-	}()
-	var a answer
-	for started := int64(math.MaxInt64); ; {
-		held = append(held, p)
-		described, parent, err := p.describe()
-		// Whoever started after his child is not its parent: that one ended, and its number
-		// was given away, before it was opened.
-		if err != nil || described.Started > started {
-			break
-		}
-		started = described.Started
-		a.processes = append(a.processes, described)
-		if len(a.processes) == limit || parent == 0 || ctx.Err() != nil || told(a.processes) {
-			break
-		}
-		if p, err = openProc(parent); err != nil {
-			break
-		}
-	}
-	if len(a.processes) == 0 {
+	chain, runsExim := s.processes.chain(ctx, p, enough)
+	if len(chain) == 0 {
 		return answer{status: statusGone}
 	}
-	exim, err := fileAt(unix.AT_FDCWD, s.opt.Exim)
-	if err != nil {
-		exim = fileID{}
-	}
-	var runsExim [maxProcesses]bool
-	for from := 0; from < len(a.processes); {
-		to := from + 1
-		for to < len(a.processes) && a.processes[to].UID == a.processes[from].UID {
-			to++
-		}
-		for i, m := range s.memory.read(ctx, held[from:to], a.processes[from].UID, exim) {
-			p := &a.processes[from+i]
-			p.Args, runsExim[from+i] = m.args, m.exim
-			fill(p, m.env)
-		}
-		from = to
-	}
-	a.parentIsExim = delivers(a.processes, runsExim)
-	return a
+	return answer{processes: chain, parentIsExim: delivers(chain, runsExim)}
 }
 
 // told reports whether a chain has told all it can: above the first process of root's
@@ -256,96 +202,16 @@ func delivers(chain []policy.Process, runsExim [maxProcesses]bool) bool {
 		(chain[2].UID == 0 || chain[2].UID == chain[0].UID)
 }
 
-func fill(p *policy.Process, env [5]string) {
-	p.ScriptFilename, p.RemoteAddr, p.RequestURI, p.ServerName, p.HTTPHost = env[0], env[1], env[2], env[3], env[4]
-}
-
 // ownerOf finds the newest process of a user that holds a socket: the process that
 // opened it may have left it to its children.
-func (s *inspectServer) ownerOf(ctx context.Context, uid, inode uint32) (proc, error) {
+func ownerOf(ctx context.Context, of Socket) (proc, error) {
 	ctx, cancel := context.WithTimeout(ctx, scanTime)
 	defer cancel()
-	want := "socket:[" + strconv.FormatUint(uint64(inode), 10) + "]"
-	last := lastPID()
-	tried := min(probePIDs, last)
-	for pid := last; pid > last-tried; pid-- {
-		if p, ok := holderOf(ctx, pid, uid, want); ok {
-			return p, nil
-		}
+	var owner proc
+	found := false
+	err := eachHolder(ctx, []Socket{of}, func(p proc, _ []Socket) { owner, found = p, true })
+	if !found && err == nil {
+		err = ErrNotFound
 	}
-	pids, err := listPIDs(last - tried)
-	if err != nil {
-		return proc{}, err
-	}
-	for _, pid := range pids {
-		if p, ok := holderOf(ctx, pid, uid, want); ok {
-			return p, nil
-		}
-		if ctx.Err() != nil {
-			return proc{}, ErrNotFound
-		}
-	}
-	return proc{}, ErrNotFound
-}
-
-// holderOf opens process pid if the user owns it and one of its descriptors is want.
-func holderOf(ctx context.Context, pid int, uid uint32, want string) (proc, bool) {
-	var st unix.Stat_t
-	if err := unix.Lstat("/proc/"+strconv.Itoa(pid), &st); err != nil || st.Uid != uid {
-		return proc{}, false
-	}
-	p, err := openProc(pid)
-	if err != nil {
-		return proc{}, false
-	}
-	if p.holds(ctx, want) {
-		return p, true
-	}
-	p.close()
-	return proc{}, false
-}
-
-// holds looks through the process's descriptors, as far as ctx lets it.
-func (p proc) holds(ctx context.Context, want string) bool {
-	fd, err := unix.Openat(p.dir, "fd", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return false
-	}
-	dir := os.NewFile(uintptr(fd), "fd")
-	defer func() { _ = dir.Close() }() // opened for reading
-	var buf [64]byte
-	for ctx.Err() == nil {
-		names, err := dir.Readdirnames(scanChunk)
-		for _, name := range names {
-			n, err := unix.Readlinkat(fd, name, buf[:])
-			if err == nil && string(buf[:n]) == want {
-				return true
-			}
-		}
-		if err != nil {
-			return false
-		}
-	}
-	return false
-}
-
-// lastPID returns the number that the kernel gave last, 0 when it does not say.
-func lastPID() int {
-	b, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return 0
-	}
-	return parseLastPID(string(b))
-}
-
-func parseLastPID(s string) int {
-	fields := strings.Fields(s)
-	if len(fields) < 5 {
-		return 0
-	}
-	pid, err := strconv.Atoi(fields[4])
-	if err != nil || pid < 0 || pid > 1<<22 {
-		return 0
-	}
-	return pid
+	return owner, err
 }

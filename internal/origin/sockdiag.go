@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -28,6 +29,7 @@ const (
 
 	// Kernel's enum of TCP states: those in which a connection still has an owner.
 	tcpEstablished, tcpSynSent, tcpFinWait1, tcpFinWait2, tcpCloseWait = 1, 2, 4, 5, 8
+	tcpSynRecv, tcpListen                                              = 3, 10
 
 	ownedStates = 1<<tcpEstablished | 1<<tcpSynSent | 1<<tcpFinWait1 | 1<<tcpFinWait2 | 1<<tcpCloseWait
 )
@@ -73,34 +75,47 @@ func (d *Diag) ClientOwner(client, server netip.AddrPort) (uid, inode uint32, er
 	if !client.IsValid() || !server.IsValid() {
 		return 0, 0, fmt.Errorf("find the owner of %v to %v: not an address", client, server)
 	}
-	client = netip.AddrPortFrom(client.Addr().Unmap().WithZone(""), client.Port())
-	server = netip.AddrPortFrom(server.Addr().Unmap().WithZone(""), server.Port())
+	client, server = unmapped(client), unmapped(server)
+	err = d.with(client, func(s *diagSocket) error {
+		var known bool
+		uid, inode, known, err = s.exact(client, server)
+		if err == nil && !known {
+			if uid, inode, _, err = s.redirected(client, server); err == nil {
+				err = s.stands(server, client, tcpEstablished)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		uid, inode = 0, 0
+	}
+	return uid, inode, err
+}
+
+// with asks by a socket of its own, about a connection's end.
+func (d *Diag) with(end netip.AddrPort, ask func(*diagSocket) error) error {
 	timer := time.NewTimer(diagTimeout)
 	defer timer.Stop()
 	var s *diagSocket
 	select {
 	case s = <-d.sockets:
 	case <-timer.C:
-		return 0, 0, fmt.Errorf("find the owner of %v: all look-ups busy", client)
+		return fmt.Errorf("find the owner of %v: all look-ups busy", end)
 	}
 	defer func() { d.sockets <- s }()
 	if err := s.open(time.Now().Add(diagTimeout)); err != nil {
-		return 0, 0, err
+		return err
 	}
-	uid, inode, known, err := s.exact(client, server)
-	if err == nil && !known {
-		if uid, inode, err = s.redirected(client, server); err == nil {
-			err = s.established(server, client)
-		}
-	}
-	if err != nil {
-		uid, inode = 0, 0
-	}
+	err := ask(s)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		// An answer may still be on its way: it must not meet the next question.
-		err = errors.Join(fmt.Errorf("find the owner of %v: %w", client, err), s.close())
+		err = errors.Join(fmt.Errorf("find the owner of %v: %w", end, err), s.close())
 	}
-	return uid, inode, err
+	return err
+}
+
+func unmapped(a netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port())
 }
 
 // ClientOwner is [Diag.ClientOwner] on a socket of its own: for tools that ask once.
@@ -170,13 +185,14 @@ func families(client netip.AddrPort) []uint8 {
 
 // redirected asks for all connections from the client's port and takes the one that
 // was on its way to a mail port. Several users may share a source port towards
-// different destinations: unless all candidates belong to one, nobody is named.
-func (s *diagSocket) redirected(client, server netip.AddrPort) (uid, inode uint32, err error) {
+// different destinations: unless all candidates belong to one, nobody is named. Where they
+// go different ways, wanted is not valid.
+func (s *diagSocket) redirected(client, server netip.AddrPort) (uid, inode uint32, wanted netip.AddrPort, err error) {
 	found := false
 	for _, family := range families(client) {
 		sockets, err := s.ask(diagRequest{family: family, source: client, dump: true})
 		if err != nil {
-			return 0, 0, err
+			return 0, 0, netip.AddrPort{}, err
 		}
 		for _, a := range sockets {
 			if a.source != client || !mailPort(a.destination.Port(), server.Port()) {
@@ -184,33 +200,42 @@ func (s *diagSocket) redirected(client, server netip.AddrPort) (uid, inode uint3
 			}
 			u, i, err := a.owner()
 			if err != nil || found && u != uid {
-				return 0, 0, ErrNotFound
+				return 0, 0, netip.AddrPort{}, ErrNotFound
+			}
+			if found && wanted != a.destination {
+				wanted = netip.AddrPort{}
+			} else if !found {
+				wanted = a.destination
 			}
 			uid, inode, found = u, i, true
 		}
 	}
 	if !found {
-		return 0, 0, ErrNotFound
+		return 0, 0, netip.AddrPort{}, ErrNotFound
 	}
-	return uid, inode, nil
+	return uid, inode, wanted, nil
 }
 
-// established returns [ErrNotFound] unless the connection's other end, from server to
-// client, stands. It is asked last: a client that reset its connection and was not found
-// has taken that end with it by now.
-func (s *diagSocket) established(server, client netip.AddrPort) error {
+// stands returns [ErrNotFound] unless the connection's other end, from server to client, is
+// in one of these states, or in any if there are none. It is asked last: a client that reset
+// its connection and was not found has taken that end with it by now.
+func (s *diagSocket) stands(server, client netip.AddrPort, states ...uint8) error {
 	for _, family := range families(server) {
-		sockets, err := s.ask(diagRequest{family: family, source: server, destination: client})
-		if err != nil {
+		if found, err := s.hasEnd(family, server, client, states); err != nil || found {
 			return err
-		}
-		for _, a := range sockets {
-			if a.source == server && a.destination == client && a.state == tcpEstablished {
-				return nil
-			}
 		}
 	}
 	return ErrNotFound
+}
+
+func (s *diagSocket) hasEnd(family uint8, server, client netip.AddrPort, states []uint8) (bool, error) {
+	sockets, err := s.ask(diagRequest{family: family, source: server, destination: client})
+	for _, a := range sockets {
+		if a.source == server && a.destination == client && (len(states) == 0 || slices.Contains(states, a.state)) {
+			return true, err
+		}
+	}
+	return false, err
 }
 
 // mailPort reports whether a connection to port may have been redirected to server's.

@@ -226,6 +226,38 @@ func TestWhatFollowsOutsideThePanel(t *testing.T) {
 		}
 		l.undone(a)
 	})
+	t.Run("an account's processes are kept from other mail servers, beside csf, and let out again", func(t *testing.T) {
+		// A network with nobody in it: who is not kept from it waits.
+		l.Run("sh", "-ec", "ip link add wire type veth peer name end && ip link set end up && ip addr add 192.0.2.1/24 dev wire && ip link set wire up")
+		l.enforce("subject-hour", 1000, "report")
+		l.enforce("scripts-hour", 1, "report,block-direct=1h")
+		for range 2 {
+			l.sendFrom("blog", "/home/blog/public_html")
+		}
+		a := l.standing("block-direct", "blog")
+		if uid := strings.TrimSpace(l.Run("id", "-u", "blog")); !strings.Contains(a.Outcome, "processes of blog (uid "+uid+")") ||
+			!strings.Contains(l.Run("nft", "list", "set", "inet", "osm_direct", "blocked_uids"), uid+" timeout 1h") {
+			t.Errorf("it is %+v, and the set is %s", a, l.Run("nft", "list", "set", "inet", "osm_direct", "blocked_uids"))
+		}
+		connect := func(account, host string) string {
+			out, _ := l.Try("", "setpriv", "--reuid="+account, "--regid="+account, "--clear-groups", "--", "perl", "-MIO::Socket::INET",
+				"-e", `print IO::Socket::INET->new(PeerAddr => $ARGV[0], PeerPort => 25, Timeout => 1) ? "connected" : "no: $!"`, host)
+			return out
+		}
+		if out := connect("blog", "192.0.2.9"); !strings.Contains(out, "Connection refused") {
+			t.Errorf("a process of the account's to another mail server: %s", out)
+		}
+		if out := connect("shop", "192.0.2.9"); strings.Contains(out, "Connection refused") {
+			t.Errorf("a process of another account's: %s", out)
+		}
+		l.undone(a)
+		if out := connect("blog", "192.0.2.9"); strings.Contains(out, "Connection refused") {
+			t.Errorf("after the undo: %s", out)
+		}
+		if out := l.Run("nft", "list", "ruleset"); strings.Contains(out, "osm_direct") {
+			t.Errorf("after the undo the rules are %s", out)
+		}
+	})
 	t.Run("an address is blocked, and let in again", func(t *testing.T) {
 		l.Run("sh", "-c", "echo 198.51.100.9 >>/etc/recent_authed_mail_ips")
 		l.enforce("client-ip-hour", 1, "report,block-ip=1h")

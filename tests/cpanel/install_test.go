@@ -642,8 +642,8 @@ func TestUnitsFitCPanel(t *testing.T) {
 			t.Errorf("%s has no line %s:\n%s", unit, want, got)
 		}
 	}
-	s.Run("systemd-analyze", "verify", "--man=no", "osmd.service", "osm-inspect.service", "osm-executor.service",
-		"osm-policy.socket", "osm-control.socket", "osm-inspect.socket", "osm-executor.socket")
+	s.Run("systemd-analyze", "verify", "--man=no", "osmd.service", "osm-inspect.service", "osm-executor.service", "osm-watch.service",
+		"osm-policy.socket", "osm-control.socket", "osm-inspect.socket", "osm-executor.socket", "osm-watch.socket")
 	if got := s.Read("/etc/chkserv.d/osmd"); got != "service[osmd]=x,x,x,systemctl restart osmd,osmd,osm\n" {
 		t.Errorf("what cPanel's watchdog does: %q", got)
 	}

@@ -116,6 +116,11 @@ type Lab struct {
 	exim                          *exec.Cmd
 	EximUID, EximGID              int
 	Panel                         string // accounts.source of the daemon; "" = passwd
+	// Direct are the lines of the daemon's [direct]; "" = its source is off: others' connections
+	// on this machine are not the business of a test of mail.
+	Direct string
+	// Executor is the text of executor.toml; "" = the spool and no more.
+	Executor string
 }
 
 // New makes folders, users, Exim's configuration and the sink. Call it once per process.

@@ -52,6 +52,7 @@ policy_socket = %q
 control_socket = %q
 inspect_socket = %q
 executor_socket = %q
+watch_socket = %q
 run_dir = %q
 [exim]
 spool = %q
@@ -62,9 +63,11 @@ min_uid = %d
 %s
 [store]
 path = %q
+[direct]
 %s
-`, l.PolicySocket(), l.ControlSocket(), l.Run+"/inspect.sock", l.Run+"/executor.sock", l.Run,
-		l.Spool, cmp.Or(l.Panel, "passwd"), FirstUID, l.domainLines(), l.State+"/osm.db", rules)
+%s
+`, l.PolicySocket(), l.ControlSocket(), l.Run+"/inspect.sock", l.Run+"/executor.sock", l.Run+"/watch.sock", l.Run,
+		l.Spool, cmp.Or(l.Panel, "passwd"), FirstUID, l.domainLines(), l.State+"/osm.db", cmp.Or(l.Direct, `source = "off"`), rules)
 }
 
 func (l *Lab) domainLines() string {
@@ -92,7 +95,7 @@ func (l *Lab) StartOsmd(bin, rules string, args ...string) (*Daemon, error) {
 	if err := d.WriteConfig(l.Config(rules)); err != nil {
 		return nil, err
 	}
-	executor := fmt.Sprintf("exim_spool = %q\n", l.Spool)
+	executor := cmp.Or(l.Executor, fmt.Sprintf("exim_spool = %q\n", l.Spool))
 	if err := os.WriteFile(l.Dir+"/etc/executor.toml", []byte(executor), 0o644); err != nil {
 		return nil, err
 	}

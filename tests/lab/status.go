@@ -51,7 +51,7 @@ func (s *Status) Alarm(name string) *Alarm {
 // no error here.
 func (d *Daemon) Status() (Status, error) {
 	var s Status
-	err := d.document(&s, "status")
+	err := d.Document(&s, "status")
 	return s, err
 }
 
@@ -67,13 +67,13 @@ type Check struct {
 // Doctor looks at the installation from outside; it works without the daemon too.
 func (d *Daemon) Doctor() ([]Check, error) {
 	var l struct{ Items []Check }
-	err := d.document(&l, "doctor", "-config", d.Config)
+	err := d.Document(&l, "doctor", "-config", d.Config)
 	return l.Items, err
 }
 
-// document decodes what a command printed, even if it ended with status 1 because of
+// Document decodes what a command printed, even if it ended with status 1 because of
 // what it found.
-func (d *Daemon) document(into any, args ...string) error {
+func (d *Daemon) Document(into any, args ...string) error {
 	out, err := d.Osmctl(append(args, "--json")...)
 	var failed *CtlError
 	if errors.As(err, &failed) && failed.Status() == 1 && len(out) > 0 {

@@ -1,0 +1,206 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"osm/internal/control"
+	"osm/internal/packetmon"
+	"osm/policy"
+)
+
+// watchAway is for how long the watch may be silent before it is said to be away: it tells
+// how it is every second.
+const watchAway = 5 * time.Second
+
+// backDoor is what is known of the part that sees connections bypass Exim.
+type backDoor struct {
+	off bool // by the configuration
+
+	mu     sync.Mutex // guards what follows
+	status packetmon.Status
+	heard  int64 // boot time of the last status, in milliseconds; 0 = none yet
+	gone   error // why the watch cannot be reached
+	level  packetmon.Level
+	bad    uint64 // lines that were none of the watch's
+}
+
+// followWatch has each connection that the watch saw judged, until ctx ends.
+func (d *daemon) followWatch(ctx context.Context) error {
+	if d.back.off {
+		<-ctx.Done()
+		return nil
+	}
+	return packetmon.Follow(ctx, d.cfg.Server.WatchSocket, packetmon.FollowOptions{
+		Record: d.connection, Status: d.watchSays, Gone: d.watchGone,
+		Skipped: func(err error) {
+			d.back.mu.Lock()
+			d.back.bad++
+			first := d.back.bad == 1
+			d.back.mu.Unlock()
+			if first {
+				d.log.Warn("a line of the watch was passed over", "component", "watch", "err", err)
+			}
+		},
+	})
+}
+
+// connection has one connection counted. It has happened: nothing waits for the answer.
+func (d *daemon) connection(r packetmon.Record) {
+	s := &policy.Submission{CallerUID: -1, Direct: &r.Connection}
+	id := policy.IdentifyConnection(s.Direct, d.panel.Map())
+	dec := d.engine.Check(d.seenAt(r.At), s, id)
+	d.witnesses.see(d.stopping, dec, inFront(s.Direct.Chain))
+	d.flow.decided[dec.Verdict][id.Source].Inc()
+	d.logConnection(dec)
+	d.record(dec)
+}
+
+// inFront puts an empty process in the place that sendmail has for mail.
+func inFront(chain []policy.Process) []policy.Process {
+	if len(chain) == 0 {
+		return nil
+	}
+	return append(make([]policy.Process, 1, 1+len(chain)), chain...)
+}
+
+// maxLate bounds how old a record is taken for: the watch keeps what it sees while nobody
+// follows, and a clock that was set must not move it out of every window.
+const maxLate = 10 * time.Minute
+
+// seenAt is the moment at which the watch saw a connection.
+func (d *daemon) seenAt(at time.Time) policy.Moment {
+	now := d.clock()
+	return now.Add(-min(max(now.Wall.Sub(at), 0), maxLate))
+}
+
+// logConnection writes a line for a connection that is over, and for each one at level
+// debug.
+func (d *daemon) logConnection(dec *policy.Decision) {
+	level := slog.LevelDebug
+	if len(dec.Over) > 0 {
+		level = slog.LevelInfo
+	}
+	ctx := context.Background()
+	if !d.log.Enabled(ctx, level) {
+		return
+	}
+	attrs := []slog.Attr{
+		slog.String("ref", dec.Ref), slog.String("account", dec.Identity.Account), slog.String("reason", dec.Reason.String()),
+		slog.String("destination", dec.Submission.Direct.Remote.String()),
+	}
+	if dec.Trigger != "" {
+		attrs = append(attrs, slog.String("trigger", dec.Trigger))
+	}
+	for i := range dec.Over {
+		if o := &dec.Over[i]; o.Trigger == dec.Trigger {
+			attrs = append(attrs, slog.Int64("used", o.Used), slog.Int64("max", o.Max))
+		}
+	}
+	d.log.LogAttrs(ctx, level, "connection past exim", attrs...)
+}
+
+// watchSays takes what the watch tells of itself. A change of its level is logged once.
+func (d *daemon) watchSays(s packetmon.Status) {
+	b := &d.back
+	b.mu.Lock()
+	changed := b.level != s.Level
+	b.status, b.level, b.heard, b.gone = s, s.Level, d.clock().Boot, nil
+	b.mu.Unlock()
+	if !changed {
+		return
+	}
+	level := slog.LevelInfo
+	if s.Level != packetmon.LevelOK {
+		level = slog.LevelWarn
+	}
+	d.log.Log(context.Background(), level, "connections past exim", "component", "watch", "source", s.Source, "level", string(s.Level), "problems", strings.Join(s.Problems, "; "))
+}
+
+func (d *daemon) watchGone(err error) {
+	d.back.mu.Lock()
+	d.back.gone = err
+	d.back.mu.Unlock()
+	d.log.Warn("the watch cannot be reached", "component", "watch", "err", err)
+}
+
+// counts are the watch's counters by their names in its status.
+func (b *backDoor) counts() map[string]uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return countsOf(&b.status)
+}
+
+func countsOf(s *packetmon.Status) map[string]uint64 {
+	out := map[string]uint64{}
+	if raw, err := json.Marshal(s.Counts); err == nil {
+		_ = json.Unmarshal(raw, &out) // numbers, which were written a moment ago
+	}
+	return out
+}
+
+// monitorPart tells how connections past Exim are seen.
+func (d *daemon) monitorPart() control.Monitor {
+	b := &d.back
+	if b.off {
+		return control.Monitor{Part: control.Part{OK: true, Text: "switched off (direct.source): connections that bypass Exim are not seen"}, Source: packetmon.SourceOff, Level: string(packetmon.LevelOff)}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	away := b.heard == 0 || d.clock().Boot-b.heard > watchAway.Milliseconds()
+	if away || b.gone != nil {
+		m := control.Monitor{Source: packetmon.SourceOff, Level: string(packetmon.LevelOff)}
+		m.Text = "osmd watch does not answer: connections that bypass Exim are not seen"
+		if b.gone != nil {
+			m.Text += ": " + b.gone.Error()
+		}
+		return m
+	}
+	s := &b.status
+	m := control.Monitor{Source: s.Source, Level: string(s.Level), Problems: s.Problems, SelfTest: s.SelfTest, Counts: countsOf(s)}
+	for _, r := range s.Better {
+		m.Better = append(m.Better, control.RefusedSource{Name: r.Name, Error: r.Error})
+	}
+	m.OK = s.Level == packetmon.LevelOK
+	m.Text = fmt.Sprintf("sees connections by %s: %d so far", s.Source, s.Counts.Records)
+	if s.Level == packetmon.LevelOff {
+		m.Text = "sees no connections"
+	}
+	if len(s.Problems) > 0 {
+		m.Text += "; " + strings.Join(s.Problems, "; ")
+	}
+	return m
+}
+
+// lookAtWatch raises an alarm while nothing is seen of what bypasses Exim, or while some of
+// it is lost. That a lesser source is used is no alarm: "osmctl status" tells it.
+func (d *daemon) lookAtWatch() {
+	text := ""
+	if m := d.monitorPart(); !d.back.off && m.Level == string(packetmon.LevelOff) && d.clock().Wall.Sub(d.started) > watchAway {
+		text = m.Text
+	}
+	d.alarms.set("monitor", text)
+	counts := d.back.counts()
+	d.rising("monitor-lost", counts["lost"]+counts["dropped"], "connections that bypass Exim came faster than they could be read: %d were not counted so far")
+}
+
+// monitorFigures are the watch's counters that the metrics have, with what each is.
+func monitorFigures() map[string]string {
+	return map[string]string{
+		"seen":            "Connections to mail ports that the source of the back door reported.",
+		"records":         "Connections past Exim that were handed on to be counted.",
+		"repeats":         "Connections that were reported once more, and not counted again.",
+		"excluded":        "Connections of Exim's own and other exempted users.",
+		"to_mta":          "Connections to this host's own mail server, which the door counts.",
+		"redirected":      "Connections that a firewall rule brought to this host's own mail server.",
+		"uid_unknown":     "Connections of which it is not known whose they are.",
+		"process_unknown": "Connections whose process was gone before it could be looked at.",
+		"lost":            "Connections that the kernel dropped before they could be read.",
+		"dropped":         "Connections for which the daemon's absence left no more room.",
+	}
+}

@@ -1,0 +1,93 @@
+package origin
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// Outgoing is this host's end of a connection that goes out.
+type Outgoing struct {
+	Socket // Inode is 0 once the connection was closed here
+	// Wanted is where its owner wanted it to go, if a firewall rule brought it to this host:
+	// invalid if that is not known. It was brought here if Redirected.
+	Wanted     netip.AddrPort
+	Redirected bool
+}
+
+// OutgoingOwner returns whose the connection from local to remote is. With here, remote is
+// an address of this host, and a connection that a firewall rule brought there is looked
+// for by its port, as [Diag.ClientOwner] does. [ErrNotFound] means that it is too late to
+// ask: the kernel has forgotten the owner, which is never root for that.
+func (d *Diag) OutgoingOwner(local, remote netip.AddrPort, here bool) (Outgoing, error) {
+	if !local.IsValid() || !remote.IsValid() {
+		return Outgoing{}, fmt.Errorf("find the owner of %v to %v: not an address", local, remote)
+	}
+	local, remote = unmapped(local), unmapped(remote)
+	var o Outgoing
+	err := d.with(local, func(s *diagSocket) (err error) {
+		var known bool
+		o.UID, o.Inode, known, err = s.exact(local, remote)
+		if err != nil || known {
+			return err
+		}
+		if !here {
+			return ErrNotFound
+		}
+		o.Redirected = true
+		if o.UID, o.Inode, o.Wanted, err = s.redirected(local, remote); err != nil {
+			return err
+		}
+		return s.stands(remote, local, tcpEstablished, tcpSynRecv)
+	})
+	if err != nil {
+		return Outgoing{}, err
+	}
+	return o, nil
+}
+
+// Listener returns the socket that takes connections to an address of this host, which may
+// listen on all addresses, or [ErrNotFound]. It is one question, as the kernel looks for the
+// listener where a connection is not known.
+func (d *Diag) Listener(at netip.AddrPort) (Socket, error) {
+	if !at.IsValid() || at.Port() == 0 {
+		return Socket{}, fmt.Errorf("find the listener of %v: not an address", at)
+	}
+	at = unmapped(at)
+	nobody := netip.AddrPortFrom(netip.IPv6Unspecified(), 0)
+	if at.Addr().Is4() {
+		nobody = netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
+	}
+	var listener Socket
+	err := d.with(at, func(s *diagSocket) error {
+		sockets, err := s.ask(diagRequest{family: families(at)[0], source: at, destination: nobody})
+		for _, a := range sockets {
+			if a.state == tcpListen && a.source.Port() == at.Port() {
+				listener = Socket{UID: a.uid, Inode: a.inode}
+				return err
+			}
+		}
+		if err == nil {
+			err = ErrNotFound
+		}
+		return err
+	})
+	return listener, err
+}
+
+// ServerEnd reports whether this host has the other end of a connection from client, at one
+// of servers. It may have been closed by now, but not forgotten. It costs some microseconds
+// for each.
+func (d *Diag) ServerEnd(client netip.AddrPort, servers []netip.AddrPort) (found bool, err error) {
+	client = unmapped(client)
+	err = d.with(client, func(s *diagSocket) error {
+		for _, server := range servers {
+			// Asked for its own family the kernel knows sockets of both.
+			found, err = s.hasEnd(families(client)[0], unmapped(server), client, nil)
+			if err != nil || found {
+				return err
+			}
+		}
+		return nil
+	})
+	return found, err
+}

@@ -1,0 +1,381 @@
+package packetmon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"osm/internal/origin"
+	"osm/policy"
+)
+
+const (
+	maxEvents   = 8192                   // that wait for their process
+	maxSearch   = 1024                   // looked for in one pass over all processes
+	batchTime   = 250 * time.Millisecond // for one pass
+	chainTime   = 30 * time.Millisecond  // for one process of which the number is known
+	manyEvents  = 1024                   // waiting: a user's process that was found just now is enough
+	foundLately = 200 * time.Millisecond
+	slowChain   = 4 * time.Millisecond // a process takes so long only if its owner wants it to
+	slowPause   = time.Second          // so long his processes are not looked at then
+	maxUsers    = 4096                 // whose last process is remembered
+
+	holdTime = 100 * time.Millisecond // for what becomes of a connection
+	maxHeld  = 4096
+	maxEarly = 1024
+	clockHz  = 100 // USER_HZ: the unit of start times, the same on all systems
+)
+
+// worker looks for the processes of the connections, and holds those of which the source
+// will tell what becomes of them. All of it is for its one goroutine.
+type worker struct {
+	m     *Monitor
+	held  map[uint64]*heldRecord // by Seen.Socket
+	order []*heldRecord          // the oldest first
+	early map[uint64]Seen        // outcomes that were read before their connection
+	swept int64                  // when they were looked through last
+	users map[uint32]*user
+}
+
+// heldRecord is a connection of which it will be told what became.
+type heldRecord struct {
+	e     sighting
+	chain origin.Chain
+	why   string
+	until int64 // boot time
+	gone  bool  // handed on already
+}
+
+// user is what is remembered of a uid: evidence for his next connections.
+type user struct {
+	last   string // his last process that was found, in words
+	found  int64  // boot time
+	paused int64  // boot time until which his processes are not looked at
+}
+
+func newWorker(m *Monitor) *worker {
+	return &worker{m: m, held: map[uint64]*heldRecord{}, early: map[uint64]Seen{}, users: map[uint32]*user{}}
+}
+
+// run works until ctx ends; what is still held is handed on then.
+func (k *worker) run(ctx context.Context) {
+	timer := time.NewTimer(holdTime)
+	defer timer.Stop()
+	for {
+		if len(k.order) > 0 {
+			timer.Reset(max(time.Duration(k.order[0].until-k.m.opt.Boot()), time.Millisecond))
+		}
+		select {
+		case <-ctx.Done():
+			k.finish()
+			return
+		case e := <-k.m.events:
+			k.guarded(ctx, k.batch(e))
+		case <-timer.C:
+		}
+		k.expire()
+	}
+}
+
+// batch takes what waits behind first.
+func (k *worker) batch(first sighting) []sighting {
+	batch := []sighting{first}
+	for len(batch) < maxSearch {
+		select {
+		case e := <-k.m.events:
+			batch = append(batch, e)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+// finish hands on what waits, without another look at anything.
+func (k *worker) finish() {
+	for {
+		select {
+		case e := <-k.m.events:
+			if !e.follows {
+				k.m.emit(&e, origin.Chain{}, "the watch was ended before its process was looked for")
+			}
+		default:
+			for _, h := range k.order {
+				k.release(h)
+			}
+			k.order = nil
+			return
+		}
+	}
+}
+
+func (k *worker) guarded(ctx context.Context, batch []sighting) {
+	defer func() {
+		if p := recover(); p != nil {
+			k.m.count.faults.Add(1)
+			k.m.opt.Log.Error("panic while looking at a connection", "err", fmt.Sprint(p), "stack", string(debug.Stack()))
+		}
+	}()
+	k.work(ctx, batch)
+}
+
+// work goes through a batch: processes with a known number one by one, as soon as possible,
+// the others in one pass.
+func (k *worker) work(ctx context.Context, batch []sighting) {
+	var search []*sighting
+	for i := range batch {
+		e := &batch[i]
+		switch {
+		case e.follows:
+			k.outcome(&e.seen)
+		case k.isMTA(ctx, e):
+			k.m.passed(false)
+		case e.seen.PID > 0:
+			k.known(ctx, e)
+		case !e.seen.UIDKnown:
+			k.hand(e, origin.Chain{}, "")
+		case e.seen.Inode == 0:
+			k.hand(e, origin.Chain{}, k.missing(e, "its process is not known"))
+		case k.spared(e):
+		default:
+			search = append(search, e)
+		}
+	}
+	if len(search) > 0 {
+		k.search(ctx, search)
+	}
+}
+
+func (k *worker) isMTA(ctx context.Context, e *sighting) bool {
+	return e.listener != (origin.Socket{}) && k.m.mtas.runsExim(ctx, e.listener)
+}
+
+// spared hands e on without its process where there is too much to do, or where the user
+// makes looking at his processes slow.
+func (k *worker) spared(e *sighting) bool {
+	u := k.users[e.seen.UID]
+	if u == nil {
+		return false
+	}
+	now := k.m.opt.Boot()
+	why := "there was too much to do to look for its process"
+	switch {
+	case now < u.paused:
+		why = "its user's processes take too long to look at"
+	case len(k.m.events) < manyEvents || now-u.found > int64(foundLately):
+		return false
+	}
+	e.skipped = true
+	k.hand(e, origin.Chain{}, k.missing(e, why))
+	return true
+}
+
+// known looks at the process that the source named.
+func (k *worker) known(ctx context.Context, e *sighting) {
+	if k.spared(e) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, chainTime)
+	defer cancel()
+	began := k.m.opt.Boot()
+	c, err := k.m.processes.Chain(ctx, e.seen.PID)
+	if k.m.opt.Boot()-began > int64(slowChain) {
+		k.user(e.seen.UID).paused = k.m.opt.Boot() + int64(slowPause)
+	}
+	name := fmt.Sprintf("process %d", e.seen.PID)
+	switch {
+	case errors.Is(err, origin.ErrNotFound):
+		k.hand(e, origin.Chain{}, k.missing(e, name+" was gone"))
+	case err != nil:
+		k.hand(e, origin.Chain{}, k.missing(e, fmt.Sprintf("%s cannot be read: %v", name, err)))
+	case startedAfter(&c.Processes[0], e.seen.At):
+		k.hand(e, origin.Chain{}, k.missing(e, name+" was gone, and its number given to another one"))
+	case c.RunsExim:
+		k.m.count.excluded.Add(1)
+	case c.Processes[0].UID != e.seen.UID && c.EUID != e.seen.UID:
+		// It may have changed its user, or be of another numbering than ours: not a word on it
+		// is better than a wrong one.
+		k.hand(e, origin.Chain{}, k.missing(e, fmt.Sprintf("%s runs as uid %d", name, c.Processes[0].UID)))
+	default:
+		k.found(e, &c)
+		k.hand(e, c, describe(e, &c, "did"))
+	}
+}
+
+// startedAfter reports whether p began after the boot time at, in nanoseconds: it has the
+// number of the process that was meant. Start times are cut to ticks, and a tick's
+// difference proves nothing.
+func startedAfter(p *policy.Process, at int64) bool {
+	return p.Started > at/(int64(time.Second)/clockHz)+1
+}
+
+// search looks in one pass for the processes that hold the connections' sockets.
+func (k *worker) search(ctx context.Context, events []*sighting) {
+	ctx, cancel := context.WithTimeout(ctx, batchTime)
+	defer cancel()
+	waiting := map[origin.Socket][]*sighting{}
+	sockets := make([]origin.Socket, 0, len(events))
+	for _, e := range events {
+		s := origin.Socket{UID: e.seen.UID, Inode: e.seen.Inode}
+		if waiting[s] == nil {
+			sockets = append(sockets, s)
+		}
+		waiting[s] = append(waiting[s], e)
+	}
+	err := k.m.processes.Holders(ctx, sockets, func(c origin.Chain, held []origin.Socket) {
+		for _, s := range held {
+			for _, e := range waiting[s] {
+				k.holder(e, &c)
+			}
+			delete(waiting, s)
+		}
+	})
+	why := "its process was gone"
+	if err != nil {
+		why = "there was no time to look at all processes"
+	}
+	for _, s := range sockets {
+		for _, e := range waiting[s] {
+			e.skipped = err != nil
+			k.hand(e, origin.Chain{}, k.missing(e, why))
+		}
+	}
+}
+
+func (k *worker) holder(e *sighting, c *origin.Chain) {
+	if c.RunsExim {
+		k.m.count.excluded.Add(1)
+		return
+	}
+	k.found(e, c)
+	k.hand(e, *c, describe(e, c, "holds it"))
+}
+
+// found remembers the process for later connections of its user.
+func (k *worker) found(e *sighting, c *origin.Chain) {
+	if c.Hidden {
+		k.m.hidden.Store(true)
+	}
+	p := &c.Processes[0]
+	u := k.user(e.seen.UID)
+	u.found = k.m.opt.Boot()
+	u.last = legible(fmt.Sprintf("process %d, %.200s in %.200s", p.PID, p.Executable, p.WorkingDirectory), maxBasis/2)
+}
+
+func (k *worker) user(uid uint32) *user {
+	u := k.users[uid]
+	if u == nil {
+		if len(k.users) >= maxUsers {
+			clear(k.users) // evidence alone, and soon found again
+		}
+		u = &user{}
+		k.users[uid] = u
+	}
+	return u
+}
+
+// missing says why there is no process, and what an earlier connection told.
+func (k *worker) missing(e *sighting, why string) string {
+	if u := k.users[e.seen.UID]; e.seen.UIDKnown && u != nil && u.last != "" {
+		return why + "; from an earlier connection of this uid: " + u.last
+	}
+	return why
+}
+
+// hand hands e on, if nothing more will be told about it.
+func (k *worker) hand(e *sighting, c origin.Chain, why string) {
+	if e.source != SourceEBPF {
+		k.m.emit(e, c, why)
+		return
+	}
+	h := &heldRecord{e: *e, chain: c, why: why, until: e.seen.At + int64(holdTime)}
+	// The kernel gives the number to the next socket once this one is closed.
+	k.release(k.held[e.seen.Socket])
+	if len(k.order) >= maxHeld {
+		k.m.count.unheld.Add(1)
+		k.m.emit(&h.e, h.chain, h.why)
+		return
+	}
+	k.held[e.seen.Socket] = h
+	k.order = append(k.order, h)
+	if early, ok := k.early[e.seen.Socket]; ok {
+		delete(k.early, e.seen.Socket)
+		if early.At >= e.seen.At {
+			k.outcome(&early)
+		}
+	}
+}
+
+// outcome takes what became of a connection. It may be read before the connection itself:
+// each processor has its own buffer.
+func (k *worker) outcome(s *Seen) {
+	h := k.held[s.Socket]
+	if h == nil || s.At < h.e.seen.At {
+		if len(k.early) >= maxEarly {
+			clear(k.early) // of connections handed on long ago, for the most
+		}
+		k.early[s.Socket] = *s
+		return
+	}
+	h.e.seen.Outcome = s.Outcome
+	if s.Local.Port() != 0 {
+		h.e.seen.Local = s.Local
+	}
+	if s.Outcome == policy.OutcomeEstablished && k.redirected(&h.e) {
+		k.m.count.redirected.Add(1)
+		k.drop(h)
+		return
+	}
+	k.release(h)
+}
+
+// redirected reports whether a connection that was answered ended at our own mail server.
+func (k *worker) redirected(e *sighting) bool {
+	local, remote := e.seen.Local, e.seen.Remote
+	if k.m.own.has(remote.Addr()) || !k.m.own.has(local.Addr()) {
+		return false // of another network namespace: what happens there is not seen from here
+	}
+	here, err := k.m.mtas.redirected(local, remote, k.m.own.all(local.Addr()), k.m.opt.Ports)
+	if err != nil {
+		e.basis += fmt.Sprintf("; whether it was redirected is not known (%.100v)", err)
+	}
+	return here
+}
+
+// expire hands on those that were held long enough.
+func (k *worker) expire() {
+	now := k.m.opt.Boot()
+	n := 0
+	for ; n < len(k.order) && (k.order[n].gone || k.order[n].until <= now); n++ {
+		if h := k.order[n]; !h.gone && h.e.seen.Outcome == policy.OutcomeUnknown {
+			h.e.seen.Outcome = policy.OutcomeUnanswered
+		}
+		k.release(k.order[n])
+		k.order[n] = nil
+	}
+	k.order = k.order[n:]
+	if now-k.swept < int64(time.Second) {
+		return
+	}
+	k.swept = now
+	for socket, s := range k.early {
+		if now-s.At > int64(time.Second) {
+			delete(k.early, socket)
+		}
+	}
+}
+
+func (k *worker) release(h *heldRecord) {
+	if h == nil || h.gone {
+		return
+	}
+	k.drop(h)
+	k.m.emit(&h.e, h.chain, h.why)
+}
+
+func (k *worker) drop(h *heldRecord) {
+	h.gone = true
+	delete(k.held, h.e.seen.Socket)
+}

@@ -1,0 +1,123 @@
+package packetmon
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"osm/policy"
+)
+
+// inNetwork runs the test again in a network of its own, where it may change the firewall,
+// and reports whether this is that run.
+func inNetwork(t *testing.T) bool {
+	t.Helper()
+	const inside = "PACKETMON_TEST_NETWORK"
+	if os.Getenv(inside) != "" {
+		return true
+	}
+	for _, program := range []string{"ip", "nft"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skipf("SKIPPED: %v", err)
+		}
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd.Env = append(os.Environ(), inside+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	out, err := cmd.CombinedOutput()
+	switch {
+	case err == nil && strings.Contains(string(out), "--- SKIP"):
+		t.Skipf("SKIPPED: %s", out)
+	case err == nil:
+		return false
+	}
+	if _, ended := err.(*exec.ExitError); !ended {
+		t.Skipf("SKIPPED: a network of our own needs root: %v", err)
+	}
+	t.Fatalf("%v\n%s", err, out)
+	return false
+}
+
+func command(t *testing.T, line string) {
+	t.Helper()
+	words := strings.Fields(line)
+	if out, err := exec.Command(words[0], words[1:]...).CombinedOutput(); err != nil {
+		t.Skipf("SKIPPED: %s: %v: %s", line, err, out)
+	}
+}
+
+func TestARedirectedConnectionIsNotCountedTwice(t *testing.T) {
+	if !inNetwork(t) {
+		return
+	}
+	command(t, "ip link set lo up")
+	command(t, "ip link add d0 type veth peer name d1")
+	command(t, "ip addr add 10.9.9.1/24 dev d0")
+	command(t, "ip link set d0 up")
+	command(t, "ip link set d1 up")
+	command(t, "ip route add default via 10.9.9.2")
+	mta, err := net.Listen("tcp4", "0.0.0.0:25")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = mta.Close() }()
+	other := sink(t, bobUID, "/usr/bin/perl")
+	command(t, "nft add table ip osmtest")
+	command(t, "nft add chain ip osmtest out { type nat hook output priority -100 ; }")
+	command(t, "nft add rule ip osmtest out ip daddr 192.0.2.1 tcp dport 25 redirect to :25")
+	command(t, "nft add rule ip osmtest out ip daddr 192.0.2.2 tcp dport 25 redirect to :"+strconv.Itoa(int(other.Port())))
+	command(t, "nft add rule ip osmtest out ip daddr 192.0.2.3 tcp dport 587 dnat to 10.9.9.1:25")
+	own := netip.MustParseAddr("10.9.9.1")
+	for _, tt := range []struct {
+		name, wanted string
+		to           netip.AddrPort // where the packet goes in truth
+		bypass       bool
+	}{
+		{"to the mail server, by a redirect", "192.0.2.1:25", netip.MustParseAddrPort("127.0.0.1:25"), false},
+		{"to the mail server on another port, by its address", "192.0.2.3:587", netip.MustParseAddrPort("10.9.9.1:25"), false},
+		{"to somebody else's server, by a redirect", "192.0.2.2:25", other, true},
+	} {
+		wanted := netip.MustParseAddrPort(tt.wanted)
+		c := connect(t, aliceUID, "/", wanted)
+		local := netip.AddrPortFrom(own, c.local.Port())
+		ports := []uint16{25, 587, other.Port()}
+		check := func(t *testing.T, m *Monitor) {
+			t.Helper()
+			if !tt.bypass {
+				until(t, m, "the redirected connection", func(n Counts) bool { return n.Redirected == 1 })
+				nothingMore(t, m)
+				return
+			}
+			if got := next(t, m).Connection; got.Remote != wanted || got.UID != aliceUID || !strings.Contains(got.Basis, "a firewall rule brought it to "+tt.to.String()) {
+				t.Errorf("got %+v, want one to %v", got, wanted)
+			}
+		}
+		t.Run("packet "+tt.name, func(t *testing.T) {
+			f := newFed(SourcePacket)
+			m := watch(t, Options{Ports: ports, Openers: []Opener{f.opener()}})
+			f.in <- Seen{At: bootNow(), Local: local, Remote: tt.to, Socket: 1}
+			check(t, m)
+		})
+		if tt.bypass {
+			continue
+		}
+		t.Run("ebpf "+tt.name, func(t *testing.T) {
+			f := newFed(SourceEBPF)
+			m := watch(t, Options{Ports: ports, Openers: []Opener{f.opener()}})
+			now := bootNow()
+			f.in <- Seen{At: now, Remote: wanted, Socket: 1, UID: aliceUID, UIDKnown: true, PID: c.pid}
+			f.in <- Seen{At: now + 1, Local: local, Remote: wanted, Socket: 1, Outcome: policy.OutcomeEstablished}
+			check(t, m)
+			f.in <- Seen{At: now + 2, Remote: wanted, Socket: 2, UID: aliceUID, UIDKnown: true, PID: c.pid}
+			f.in <- Seen{At: now + 3, Local: netip.AddrPortFrom(own, 1), Remote: wanted, Socket: 2, Outcome: policy.OutcomeEstablished}
+			if got := next(t, m).Connection; got.Outcome != policy.OutcomeEstablished || len(got.Chain) == 0 || got.Chain[0].PID != c.pid {
+				t.Errorf("one that was not redirected: got %+v", got)
+			}
+		})
+	}
+}

@@ -1,0 +1,145 @@
+package direct
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"osm/tests/lab"
+)
+
+// The capabilities that a container may take away.
+const (
+	noBPF    = "-bpf,-perfmon,-sys_admin"
+	noPacket = noBPF + ",-net_raw"
+	noLook   = noPacket + ",-sys_ptrace,-dac_read_search,-dac_override"
+)
+
+// wrapped makes a folder of programs in which osmd is started by another program.
+func wrapped(t *testing.T, by string) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(machine.Dir, "bin-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := fmt.Sprintf("#!/bin/sh\nexec %s %s/osmd \"$@\"\n", by, machine.bin)
+	if err := os.WriteFile(filepath.Join(dir, "osmd"), []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(machine.bin+"/osmctl", dir+"/osmctl"); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// lesser starts the daemon with the best source that it can have.
+func lesser(t *testing.T, by, source string) (*lab.Daemon, monitor) {
+	t.Helper()
+	own := machine.bin
+	bin := wrapped(t, by)
+	machine.bin = bin
+	t.Cleanup(func() { machine.bin = own })
+	d := startAs(t, "auto", source, "")
+	machine.bin = own
+	m, err := statusOf(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d, m
+}
+
+// serves shows that Exim asks, and is answered.
+func serves(t *testing.T, d *lab.Daemon) {
+	t.Helper()
+	before := len(decisions(t, d, neighbour))
+	if err := machine.Sendmail(t.Context(), neighbour, machine.HomeOf(neighbour), lab.Mail{From: "a@shop.example", To: []string{"b@shop.example"}, Subject: "hello"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := decisions(t, d, neighbour); len(got) != before+1 {
+		t.Errorf("decisions %v, want one more than %d: Exim is to be served", got, before)
+	}
+}
+
+func TestWithoutRightsItSaysWhatItCannotSee(t *testing.T) {
+	for _, tt := range []struct {
+		name, by, source, level string
+		refused                 []string // sources, each with a reason
+		says                    string   // in its problems
+		whose, process          bool     // of a connection that stays for half a second
+	}{
+		{"no bpf()", "setpriv --bounding-set=" + noBPF, "packet", "ok", []string{"ebpf"}, "", true, true},
+		{"no bpf() and no packets", "setpriv --bounding-set=" + noPacket, "poll", "degraded", []string{"ebpf", "packet"}, "", true, true},
+		{"no look at others' processes", "setpriv --bounding-set=" + noLook, "poll", "degraded", []string{"ebpf", "packet"}, "CAP_SYS_PTRACE", true, false},
+		{"processes of another namespace", "unshare --pid --fork --mount-proc --kill-child", "", "degraded", nil, "process", true, false},
+		{"no netlink", filepath.Join(machine.bin, "without"), "packet", "degraded", []string{"ebpf"}, "netlink", true, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if tt.source == "packet" && strings.HasSuffix(tt.by, "without") && machine.ebpf == nil {
+				tt.source, tt.refused, tt.level, tt.says = "ebpf", nil, "", "" // it needs no netlink to know whose a connection is
+			}
+			d, m := lesser(t, tt.by, tt.source)
+			if tt.level != "" && m.Level != tt.level || m.Source == "off" {
+				t.Errorf("monitor %+v, want level %s", m, tt.level)
+			}
+			var names []string
+			for _, b := range m.Better {
+				if names = append(names, b.Name); b.Error == "" {
+					t.Errorf("%s is refused without a reason", b.Name)
+				}
+			}
+			if tt.refused != nil && strings.Join(names, " ") != strings.Join(tt.refused, " ") {
+				t.Errorf("refused %+v, want %v", m.Better, tt.refused)
+			}
+			if problems := strings.Join(m.Problems, "\n"); tt.level == "degraded" && problems == "" || !strings.Contains(problems, tt.says) {
+				t.Errorf("problems %q, want %q among them", problems, tt.says)
+			}
+			dir := script(t, spammer, "public_html/slow", "x", "")
+			as(t, spammer, dir, machine.knock, "-to", lab.FarIPv4+":25", "-stay", "500ms")
+			c := wanted(t, d, 1)[0]
+			if (c.Account == spammer) != tt.whose || c.Account != spammer && c.Account != "(unknown)" {
+				t.Errorf("connection %+v, want it known whose it is: %v", c, tt.whose)
+			}
+			if c.Directory != dir && c.Directory != "" || (c.Directory == dir) != tt.process {
+				t.Errorf("connection %+v, want its directory known: %v", c, tt.process)
+			}
+			serves(t, d)
+		})
+	}
+}
+
+func TestTheWatchThatIsKilledIsMissedAndMailGoesOn(t *testing.T) {
+	d := start(t, "packet", "")
+	pid, err := lab.Descendant(d.PID(), "osmd", "watch")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := os.FindProcess(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	err = lab.WaitFor(20*time.Second, "an alarm", func() error {
+		s, err := d.Status()
+		if err != nil {
+			return err
+		}
+		for _, a := range s.Alarms {
+			if a.Name == "monitor" {
+				return nil
+			}
+		}
+		return fmt.Errorf("alarms: %+v", s.Alarms)
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if m, err := statusOf(d); err != nil || m.OK || m.Level != "off" {
+		t.Errorf("monitor %+v, %v: want it off", m, err)
+	}
+	serves(t, d)
+}

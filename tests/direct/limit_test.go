@@ -1,0 +1,239 @@
+package direct
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"osm/tests/lab"
+)
+
+// limited lets five connections an hour pass; blocking follows the sixth.
+const limited = `
+[[trigger]]
+name = "direct-hour"
+max = 5
+mode = "enforce"
+actions = ["report", { block-direct = "1h" }]
+[[trigger]]
+name = "direct-directory-hour"
+mode = "off"
+`
+
+type event struct {
+	ID      int64  `json:"id"`
+	Trigger string `json:"trigger"`
+	Key     string `json:"key"`
+	Used    int64  `json:"used"`
+	Count   string `json:"count"`
+	Stopped int64  `json:"stopped"`
+}
+
+func events(t *testing.T, d *lab.Daemon) (list []event) {
+	t.Helper()
+	var l struct {
+		Items []event `json:"items"`
+	}
+	if err := d.JSON(&l, "events"); err != nil {
+		t.Fatal(err)
+	}
+	return l.Items
+}
+
+// raised waits for the one event.
+func raised(t *testing.T, d *lab.Daemon) event {
+	t.Helper()
+	err := lab.WaitFor(10*time.Second, "an event", func() error {
+		if len(events(t, d)) == 0 {
+			return errors.New("there is none")
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return events(t, d)[0]
+}
+
+func TestTheEventComesWithTheConnectionPastTheLimit(t *testing.T) {
+	for _, source := range []string{"ebpf", "packet"} {
+		t.Run(source, func(t *testing.T) {
+			d := start(t, source, strings.ReplaceAll(limited, ", { block-direct = \"1h\" }", ""))
+			dir := script(t, spammer, "public_html/forum", "x", "")
+			knock := func(n int) {
+				as(t, spammer, dir, machine.knock, "-to", lab.FarIPv4+":25", "-n", strconv.Itoa(n), "-stay", "20ms")
+			}
+			knock(5)
+			wanted(t, d, 5)
+			if list := events(t, d); len(list) != 0 {
+				t.Fatalf("events %+v before the limit was passed", list)
+			}
+			knock(1)
+			wanted(t, d, 6)
+			if e := raised(t, d); e.Trigger != "direct-hour" || e.Key != spammer || e.Used != 5 || e.Count != "connections" {
+				t.Errorf("event %+v, want one of direct-hour and %s at the 6th connection", e, spammer)
+			}
+			out, err := d.Osmctl("event", strconv.FormatInt(raised(t, d).ID, 10))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, want := range []string{lab.FarIPv4 + ":25", dir, "knock"} {
+				if !strings.Contains(string(out), want) {
+					t.Errorf("the event does not tell %q:\n%s", want, out)
+				}
+			}
+		})
+	}
+}
+
+func TestABlockedAccountConnectsNoMoreAndNobodyElseIsBlocked(t *testing.T) {
+	for _, source := range []string{"ebpf", "packet"} {
+		t.Run(source, func(t *testing.T) {
+			allowed := fmt.Sprintf("exim_spool = %q\nstate_dir = %q\nactions = [\"block-direct\"]\nmin_uid = 20000\n", machine.Spool, t.TempDir())
+			machine.Executor = allowed
+			t.Cleanup(func() { machine.Executor = "" })
+			d := start(t, source, limited)
+			home := machine.HomeOf(spammer)
+			as(t, spammer, home, machine.knock, "-to", lab.FarIPv4+":25", "-n", "6", "-stay", "20ms")
+			began := time.Now()
+			err := lab.WaitFor(10*time.Second, "the block", func() error {
+				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+				defer cancel()
+				if machine.As(ctx, spammer, home, machine.knock, "-to", lab.FarIPv4+":587").Run() == nil {
+					return errors.New("it still connects")
+				}
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("blocked %v after the connection past the limit", time.Since(began))
+			as(t, neighbour, machine.HomeOf(neighbour), machine.knock, "-to", lab.FarIPv4+":25", "-n", "3")
+			if err := machine.LoopbackSMTP(t.Context(), spammer, lab.Mail{From: "a@spam.example", To: []string{"b@far.example"}, Subject: "by Exim"}); err != nil {
+				t.Errorf("mail by this host's own Exim: %v, want it to go on", err)
+			}
+			var l struct {
+				Items []struct {
+					ID           int64
+					Name, Target string
+					State        string
+				} `json:"items"`
+			}
+			if err := d.JSON(&l, "actions"); err != nil {
+				t.Fatal(err)
+			}
+			for _, a := range l.Items {
+				if a.Name != "block-direct" {
+					continue
+				}
+				if out, err := d.Osmctl("undo", strconv.FormatInt(a.ID, 10)); err != nil {
+					t.Fatalf("undo: %v: %s", err, out)
+				}
+				as(t, spammer, home, machine.knock, "-to", lab.FarIPv4+":587")
+				return
+			}
+			t.Errorf("actions %+v, want block-direct among them", l.Items)
+		})
+	}
+}
+
+func TestAnAllowedRelayIsNotCounted(t *testing.T) {
+	d := start(t, "packet", limited)
+	if out, err := d.Osmctl("exempt", "add", "--account", spammer, "--destination", lab.FarIPv4, "--reason", "relay service, ticket 12"); err != nil {
+		t.Fatalf("exempt: %v: %s", err, out)
+	}
+	home := machine.HomeOf(spammer)
+	as(t, spammer, home, machine.knock, "-to", lab.FarIPv4+":587", "-n", "10", "-stay", "10ms")
+	wanted(t, d, 10)
+	if list := events(t, d); len(list) != 0 {
+		t.Errorf("events %+v for what is allowed", list)
+	}
+	as(t, spammer, home, machine.knock, "-to", "["+lab.FarIPv6+"]:25", "-n", "6", "-stay", "10ms")
+	wanted(t, d, 16)
+	if e := raised(t, d); e.Used != 5 {
+		t.Errorf("event %+v, want the 10 allowed ones left out", e)
+	}
+}
+
+func TestConnectionsAreCountedAfterARestart(t *testing.T) {
+	d := start(t, "packet", limited)
+	home := machine.HomeOf(spammer)
+	as(t, spammer, home, machine.knock, "-to", lab.FarIPv4+":25", "-n", "5", "-stay", "10ms")
+	wanted(t, d, 5)
+	if err := d.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Start(); err != nil {
+		t.Fatal(err)
+	}
+	watching(t, d, "packet")
+	as(t, spammer, home, machine.knock, "-to", lab.FarIPv4+":25", "-stay", "10ms")
+	wanted(t, d, 6)
+	if e := raised(t, d); e.Used != 5 {
+		t.Errorf("event %+v, want the 5 of before the restart counted", e)
+	}
+}
+
+// Nobody follows while the daemon is killed and comes back: the watch keeps what it sees.
+func TestAThousandAndMoreASecond(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a flood of five seconds")
+	}
+	seconds := 5
+	if s, err := strconv.Atoi(os.Getenv("OSM_SECONDS")); err == nil {
+		seconds = s // 60 for the figure
+	}
+	for _, source := range []string{"ebpf", "packet"} {
+		t.Run(source, func(t *testing.T) {
+			d := start(t, source, "")
+			n := 1000 * seconds
+			busy := cpuOf(t, "watch", d)
+			as(t, spammer, machine.HomeOf(spammer), machine.knock, "-to", lab.FarIPv4+":25", "-n", strconv.Itoa(n), "-rate", "1000")
+			all := wanted(t, d, n*95/100)
+			sees(t, d, "seen", uint64(n*95/100))
+			m, err := statusOf(d)
+			if err != nil {
+				t.Fatal(err)
+			}
+			whose := 0
+			for _, c := range all {
+				if c.Account == spammer {
+					whose++
+				} else if c.Account != "(unknown)" {
+					t.Errorf("blamed %s", c.Account)
+				}
+			}
+			t.Logf("%s: %d connections in %d s: %d recorded, whose is known of %d; watch: %.0f µs of processor each; counts %v", source, n, seconds, len(all), whose,
+				(cpuOf(t, "watch", d)-busy).Seconds()*1e6/float64(n), m.Counts)
+			if source == "ebpf" && (len(all) != n || whose != n) {
+				t.Errorf("recorded %d, whose is known of %d, of %d connections: ebpf loses none", len(all), whose, n)
+			}
+			if missing := n - len(all); missing > 0 && m.Counts["lost"] == 0 {
+				t.Errorf("%d of %d are missing and nobody says so: %v", missing, n, m.Counts)
+			}
+		})
+	}
+}
+
+// cpuOf is the processor time that a part of the daemon has used.
+func cpuOf(t *testing.T, part string, d *lab.Daemon) time.Duration {
+	t.Helper()
+	pid, err := lab.Descendant(d.PID(), "osmd", part)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), ") ")
+	f := strings.Fields(rest)
+	user, _ := strconv.Atoi(f[11])
+	system, _ := strconv.Atoi(f[12])
+	return time.Duration(user+system) * 10 * time.Millisecond // USER_HZ is 100
+}

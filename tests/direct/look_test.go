@@ -1,0 +1,131 @@
+package direct
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"osm/tests/lab"
+)
+
+// monitor is the part of the daemon's status that is about connections.
+type monitor struct {
+	OK       bool   `json:"ok"`
+	Text     string `json:"text"`
+	Source   string `json:"source"`
+	Level    string `json:"level"`
+	SelfTest string `json:"self_test"`
+	Better   []struct {
+		Name  string `json:"name"`
+		Error string `json:"error"`
+	} `json:"better"`
+	Problems []string          `json:"problems"`
+	Counts   map[string]uint64 `json:"counts"`
+}
+
+// statusOf asks for it; alarms are no error.
+func statusOf(d *lab.Daemon) (monitor, error) {
+	var s struct {
+		Monitor monitor `json:"monitor"`
+	}
+	err := d.Document(&s, "status")
+	return s.Monitor, err
+}
+
+// watching waits until the source watches.
+func watching(t *testing.T, d *lab.Daemon, source string) *lab.Daemon {
+	t.Helper()
+	err := lab.WaitFor(15*time.Second, "the source "+source, func() error {
+		m, err := statusOf(d)
+		if err == nil && (m.Source != source && source != "" || m.Source == "off" || m.SelfTest == "" && m.Source != "poll") {
+			err = fmt.Errorf("it is %q: %s", m.Source, m.Text)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// connection is one row of "osmctl connections".
+type connection struct {
+	Ref        string   `json:"ref"`
+	Account    string   `json:"account"`
+	UID        *int     `json:"uid"`
+	SeenBy     string   `json:"seen_by"`
+	Remote     string   `json:"remote"`
+	Outcome    string   `json:"outcome"`
+	PID        int      `json:"pid"`
+	Executable string   `json:"executable"`
+	Arguments  []string `json:"arguments"`
+	Directory  string   `json:"working_directory"`
+	Script     string   `json:"script"`
+	Basis      string   `json:"basis"`
+	Trigger    string   `json:"trigger"`
+}
+
+// connections lists what was seen, the newest first.
+func connections(d *lab.Daemon, args ...string) ([]connection, error) {
+	var all []connection
+	for next := ""; ; {
+		var l struct {
+			Items []connection `json:"items"`
+			Next  string       `json:"next"`
+		}
+		more := append([]string{"connections", "--limit", "1000"}, args...)
+		if next != "" {
+			more = append(more, "--after", next)
+		}
+		if err := d.JSON(&l, more...); err != nil {
+			return nil, err
+		}
+		all = append(all, l.Items...)
+		if next = l.Next; next == "" {
+			return all, nil
+		}
+	}
+}
+
+// wanted waits until there are n connections with those arguments.
+func wanted(t *testing.T, d *lab.Daemon, n int, args ...string) []connection {
+	t.Helper()
+	var all []connection
+	err := lab.WaitFor(20*time.Second, fmt.Sprintf("%d connections", n), func() (err error) {
+		if all, err = connections(d, args...); err == nil && len(all) < n {
+			err = fmt.Errorf("there are %d", len(all))
+		}
+		return err
+	})
+	if err != nil {
+		m, _ := statusOf(d)
+		t.Fatalf("%v\nmonitor: %+v\nconnections: %+v", err, m, all)
+	}
+	return all
+}
+
+// script writes a file into a folder of the account's home and returns the folder.
+func script(t *testing.T, account, folder, name, text string) string {
+	t.Helper()
+	dir := filepath.Join(machine.HomeOf(account), folder)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// as runs a program as the account to its end.
+func as(t *testing.T, account, dir, name string, args ...string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	if out, err := machine.As(ctx, account, dir, name, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s %v as %s: %v: %.500s", name, args, account, err, out)
+	}
+}

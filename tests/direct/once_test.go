@@ -1,0 +1,170 @@
+package direct
+
+import (
+	"context"
+	"errors"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"osm/tests/lab"
+)
+
+// decisions are those about mail.
+func decisions(t *testing.T, d *lab.Daemon, account string) []string {
+	t.Helper()
+	var l struct {
+		Items []struct {
+			Source string `json:"source"`
+			Ref    string `json:"ref"`
+		} `json:"items"`
+	}
+	if err := d.JSON(&l, "decisions", "--account", account); err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, i := range l.Items {
+		out = append(out, i.Source)
+	}
+	return out
+}
+
+func TestEximsOwnDeliveriesAreNotCounted(t *testing.T) {
+	for _, source := range []string{"ebpf", "packet"} {
+		t.Run(source, func(t *testing.T) {
+			d := start(t, source, "")
+			before := machine.far.Accepted.Load()
+			if err := machine.Sendmail(t.Context(), spammer, machine.HomeOf(spammer), lab.Mail{From: "a@spam.example", To: []string{"b@far.example"}, Subject: "hello"}); err != nil {
+				t.Fatal(err)
+			}
+			err := lab.WaitFor(20*time.Second, "a delivery", func() error {
+				if machine.far.Accepted.Load() == before {
+					return errors.New("none came")
+				}
+				m, err := statusOf(d)
+				if err == nil && m.Counts["excluded"] == 0 {
+					err = errors.New("the watch has not seen it")
+				}
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if all, err := connections(d); err != nil || len(all) != 0 {
+				t.Errorf("connections %+v, %v: want none, it was Exim's", all, err)
+			}
+		})
+	}
+}
+
+func TestMailToThisHostsEximIsCountedAtTheDoorAlone(t *testing.T) {
+	for _, source := range sources() {
+		t.Run(source, func(t *testing.T) {
+			d := start(t, source, "")
+			err := machine.LoopbackSMTP(t.Context(), spammer, lab.Mail{From: "a@spam.example", To: []string{"b@far.example"}, Subject: "by PHPMailer"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if source != "poll" {
+				sees(t, d, "to_mta", 1)
+			}
+			if got := decisions(t, d, spammer); len(got) != 1 || got[0] != "local" {
+				t.Errorf("decisions %v, want one, of source local", got)
+			}
+			if all, err := connections(d); err != nil || len(all) != 0 {
+				t.Errorf("connections %+v, %v: want none", all, err)
+			}
+		})
+	}
+}
+
+// sees waits until the watch has counted n.
+func sees(t *testing.T, d *lab.Daemon, what string, n uint64) {
+	t.Helper()
+	var m monitor
+	err := lab.WaitFor(15*time.Second, what, func() (err error) {
+		if m, err = statusOf(d); err == nil && m.Counts[what] < n {
+			err = errors.New("not yet")
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatalf("%v: %+v", err, m)
+	}
+}
+
+// As cPanel's SMTP Restrictions and csf's SMTP_REDIRECT do it.
+func TestARedirectedConnectionIsCountedOnceAtTheDoor(t *testing.T) {
+	for _, source := range []string{"ebpf", "packet"} {
+		t.Run(source, func(t *testing.T) {
+			d := start(t, source, "")
+			nft(t, "add table ip redirect; add chain ip redirect out { type nat hook output priority -100; }; add rule ip redirect out meta skuid "+
+				strconv.Itoa(machine.UID(spammer))+" tcp dport 25 redirect to :25")
+			t.Cleanup(func() { nft(t, "delete table ip redirect") })
+			before := machine.far.Accepted.Load()
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			out, err := machine.As(ctx, spammer, machine.HomeOf(spammer), "/usr/bin/curl", "--silent", "--max-time", "20", "--url", "smtp://"+lab.FarIPv4+":25",
+				"--mail-from", "a@spam.example", "--mail-rcpt", "b@spam.example", "--upload-file", "-").CombinedOutput()
+			if err != nil {
+				t.Fatalf("curl: %v: %s", err, out)
+			}
+			if machine.far.Accepted.Load() != before {
+				t.Fatal("it was not redirected")
+			}
+			what := "to_mta"
+			if source == "ebpf" { // which sees where it wanted to go
+				what = "redirected"
+			}
+			sees(t, d, what, 1)
+			if got := decisions(t, d, spammer); len(got) != 1 || got[0] != "local" {
+				t.Errorf("decisions %v, want one, of source local", got)
+			}
+			if all, err := connections(d); err != nil || len(all) != 0 {
+				t.Errorf("connections %+v, %v: want none", all, err)
+			}
+		})
+	}
+}
+
+func TestAnAttemptThatTheFirewallRejectsIsCounted(t *testing.T) {
+	d := start(t, "ebpf", "")
+	nft(t, "add table ip smtpblock; add chain ip smtpblock out { type filter hook output priority 0; }; add rule ip smtpblock out meta skuid "+
+		strconv.Itoa(machine.UID(spammer))+" tcp dport 25 reject with tcp reset")
+	t.Cleanup(func() { nft(t, "delete table ip smtpblock") })
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	_ = machine.As(ctx, spammer, machine.HomeOf(spammer), machine.knock, "-to", lab.FarIPv4+":25").Run() // it is refused
+	if c := wanted(t, d, 1)[0]; c.Account != spammer || c.Outcome != "refused" {
+		t.Errorf("connection %+v, want %s's, refused", c, spammer)
+	}
+}
+
+func TestConnectionsOfAnotherNetworkNamespaceBlameNobody(t *testing.T) {
+	d := start(t, "ebpf", "")
+	cmd := exec.Command("nsenter", "-t", machine.far.PID(), "-n", "--", "setpriv", "--reuid", strconv.Itoa(machine.UID(spammer)), "--clear-groups",
+		machine.knock, "-to", lab.FarIPv4+":25", "-n", "20", "-rate", "50", "-stay", "5ms")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("knock: %v: %s", err, out)
+	}
+	// One of this host, so that it is known that the others have been looked at.
+	as(t, neighbour, machine.HomeOf(neighbour), machine.knock, "-to", lab.FarIPv4+":587")
+	all := wanted(t, d, 1, "--account", neighbour)
+	if len(all) != 1 {
+		t.Errorf("%d connections of %s, want 1", len(all), neighbour)
+	}
+	if blamed, err := connections(d, "--account", spammer); err != nil || len(blamed) != 0 {
+		t.Errorf("connections %+v, %v: the uid is another user's there", blamed, err)
+	}
+}
+
+func nft(t *testing.T, rules string) {
+	t.Helper()
+	cmd := exec.Command("/usr/sbin/nft", "-f", "-")
+	cmd.Stdin = strings.NewReader(rules + "\n")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("nft: %v: %s", err, out)
+	}
+}

@@ -1,0 +1,184 @@
+package lab
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Addresses of the cable between the lab and the host at its other end (RFC 5737, RFC 3849).
+const (
+	NearIPv4, NearIPv6 = "198.51.100.1", "2001:db8::1"
+	FarIPv4, FarIPv6   = "198.51.100.2", "2001:db8::2"
+	// BlackHole is an address behind the cable that nobody has: packets to it are lost.
+	BlackHole = "203.0.113.9"
+)
+
+// Far is another host: a network namespace of its own at the other end of a cable.
+type Far struct {
+	holder *exec.Cmd
+	in     io.Closer
+	pid    string
+
+	Accepted  atomic.Int64 // connections
+	mu        sync.Mutex   // guards listeners
+	listeners []net.Listener
+	serving   sync.WaitGroup
+}
+
+// NewFar makes the other host and the cable. Call it inside the lab's namespaces.
+func NewFar() (*Far, error) {
+	f := &Far{holder: exec.Command("unshare", "-n", "--", "cat")} // ends with its standard input
+	var err error
+	if f.in, err = f.holder.StdinPipe(); err != nil {
+		return nil, err
+	}
+	f.holder.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := f.holder.Start(); err != nil {
+		return nil, fmt.Errorf("make another network namespace: %w", err)
+	}
+	f.pid = fmt.Sprint(f.holder.Process.Pid)
+	own, err := os.Readlink("/proc/self/ns/net")
+	if err == nil {
+		err = WaitFor(10*time.Second, "another network namespace", func() error {
+			its, err := os.Readlink("/proc/" + f.pid + "/ns/net")
+			if err == nil && its == own {
+				err = errors.New("it is still ours")
+			}
+			return err
+		})
+	}
+	if err == nil {
+		err = f.cable()
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func (f *Far) cable() error {
+	inside := func(line string) string { return "nsenter -t " + f.pid + " -n -- " + line }
+	for _, line := range []string{
+		"ip link add cable type veth peer name cable netns " + f.pid,
+		"ip addr add " + NearIPv4 + "/24 dev cable", "ip addr add " + NearIPv6 + "/64 dev cable nodad", "ip link set cable up",
+		inside("ip addr add " + FarIPv4 + "/24 dev cable"), inside("ip addr add " + FarIPv6 + "/64 dev cable nodad"),
+		inside("ip link set cable up"), inside("ip link set lo up"),
+		"ip route add 203.0.113.0/24 via " + FarIPv4, inside("ip route add blackhole 203.0.113.0/24"),
+	} {
+		if err := run(strings.Fields(line)[0], strings.Fields(line)[1:]...); err != nil {
+			return fmt.Errorf("lay the cable: %w", err)
+		}
+	}
+	return nil
+}
+
+// PID is a process in that host.
+func (f *Far) PID() string { return f.pid }
+
+// Close ends the host with all that it has.
+func (f *Far) Close() {
+	f.mu.Lock()
+	for _, l := range f.listeners {
+		_ = l.Close()
+	}
+	f.mu.Unlock()
+	f.serving.Wait()
+	_ = f.in.Close()
+	_ = f.holder.Wait()
+}
+
+// Do runs g in a thread of that host. The thread is not used again; sockets that it opens
+// stay there.
+func (f *Far) Do(g func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		fd, err := unix.Open("/proc/"+f.pid+"/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err == nil {
+			err = unix.Setns(fd, unix.CLONE_NEWNET)
+			_ = unix.Close(fd)
+		}
+		if err == nil {
+			err = g()
+		}
+		done <- err
+	}()
+	return <-done
+}
+
+// MailServers listens on the ports, at both addresses of the host, as mail servers that
+// greet and say yes to everything.
+func (f *Far) MailServers(ports ...int) error {
+	for _, ip := range []string{FarIPv4, FarIPv6} {
+		for _, port := range ports {
+			err := f.Do(func() error {
+				l, err := net.Listen("tcp", netip.AddrPortFrom(netip.MustParseAddr(ip), uint16(port)).String())
+				if err != nil {
+					return err
+				}
+				f.mu.Lock()
+				f.listeners = append(f.listeners, l)
+				f.mu.Unlock()
+				f.serving.Go(func() { f.accept(l) })
+				return nil
+			})
+			if err != nil {
+				return fmt.Errorf("listen at the other host: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+func (f *Far) accept(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		f.Accepted.Add(1)
+		f.serving.Go(func() {
+			defer c.Close()
+			_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+			sayYes(c)
+		})
+	}
+}
+
+// sayYes is as much SMTP as a client needs to send one message after the other.
+func sayYes(c net.Conn) {
+	fmt.Fprint(c, "220 far.example ESMTP\r\n")
+	in, data := bufio.NewScanner(c), false
+	for in.Scan() {
+		line := strings.ToUpper(in.Text())
+		switch {
+		case data && line == ".":
+			data = false
+			fmt.Fprint(c, "250 taken\r\n")
+		case data:
+		case strings.HasPrefix(line, "DATA"):
+			data = true
+			fmt.Fprint(c, "354 go on\r\n")
+		case strings.HasPrefix(line, "QUIT"):
+			fmt.Fprint(c, "221 bye\r\n")
+			return
+		default:
+			fmt.Fprint(c, "250 yes\r\n")
+		}
+	}
+}
