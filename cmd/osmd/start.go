@@ -190,6 +190,9 @@ func startChild(args []string, name string, l *net.UnixListener, lifeline *os.Fi
 		return 0, err
 	}
 	defer null.Close()
+	if name == watchSocket {
+		defer hurried()()
+	}
 	p, err := os.StartProcess("/proc/self/exe", args, &os.ProcAttr{
 		Dir: "/", Files: []*os.File{null, os.Stdout, os.Stderr},
 		Env: append(cleanEnv(), handed, fmt.Sprintf("%s=%d", lifelineEnv, lifeline.Fd())),
@@ -199,6 +202,25 @@ func startChild(args []string, name string, l *net.UnixListener, lifeline *os.Fi
 		return 0, fmt.Errorf("start %s: %w", strings.Join(args, " "), err)
 	}
 	return p.Pid, nil
+}
+
+// watchNice is the watch's nice value, as its unit has it: who connects must be asked for
+// while the connection stands.
+const watchNice = -10
+
+// hurried makes what is started until the call that it returns start with watchNice: a child
+// takes the value of the thread that starts it. Without the right to it nothing changes.
+func hurried() (again func()) {
+	runtime.LockOSThread()
+	before, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
+	if err != nil || unix.Setpriority(unix.PRIO_PROCESS, 0, watchNice) != nil {
+		return runtime.UnlockOSThread
+	}
+	return func() {
+		// The system call tells 20 less the nice value. To be nicer again everybody may.
+		_ = unix.Setpriority(unix.PRIO_PROCESS, 0, 20-before)
+		runtime.UnlockOSThread()
+	}
 }
 
 // cleanEnv is all that the parts that stay root need of the environment.

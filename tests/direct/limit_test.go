@@ -94,14 +94,17 @@ func TestTheEventComesWithTheConnectionPastTheLimit(t *testing.T) {
 func TestABlockedAccountConnectsNoMoreAndNobodyElseIsBlocked(t *testing.T) {
 	for _, source := range []string{"ebpf", "packet"} {
 		t.Run(source, func(t *testing.T) {
-			allowed := fmt.Sprintf("exim_spool = %q\nstate_dir = %q\nactions = [\"block-direct\"]\nmin_uid = 20000\n", machine.Spool, t.TempDir())
-			machine.Executor = allowed
+			records, err := os.MkdirTemp(machine.Dir, "records-")
+			if err != nil {
+				t.Fatal(err)
+			}
+			machine.Executor = fmt.Sprintf("exim_spool = %q\nstate_dir = %q\nactions = [\"block-direct\"]\nmin_uid = 20000\n", machine.Spool, records)
 			t.Cleanup(func() { machine.Executor = "" })
 			d := start(t, source, limited)
 			home := machine.HomeOf(spammer)
 			as(t, spammer, home, machine.knock, "-to", lab.FarIPv4+":25", "-n", "6", "-stay", "20ms")
 			began := time.Now()
-			err := lab.WaitFor(10*time.Second, "the block", func() error {
+			err = lab.WaitFor(10*time.Second, "the block", func() error {
 				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 				defer cancel()
 				if machine.As(ctx, spammer, home, machine.knock, "-to", lab.FarIPv4+":587").Run() == nil {
@@ -110,7 +113,8 @@ func TestABlockedAccountConnectsNoMoreAndNobodyElseIsBlocked(t *testing.T) {
 				return nil
 			})
 			if err != nil {
-				t.Fatal(err)
+				out, _ := d.Osmctl("actions")
+				t.Fatalf("%v\n%s", err, out)
 			}
 			t.Logf("blocked %v after the connection past the limit", time.Since(began))
 			as(t, neighbour, machine.HomeOf(neighbour), machine.knock, "-to", lab.FarIPv4+":25", "-n", "3")

@@ -100,9 +100,9 @@ func TestARedirectedConnectionIsCountedOnceAtTheDoor(t *testing.T) {
 	for _, source := range []string{"ebpf", "packet"} {
 		t.Run(source, func(t *testing.T) {
 			d := start(t, source, "")
-			nft(t, "add table ip redirect; add chain ip redirect out { type nat hook output priority -100; }; add rule ip redirect out meta skuid "+
+			nft(t, "add table ip away; add chain ip away out { type nat hook output priority -100; }; add rule ip away out meta skuid "+
 				strconv.Itoa(machine.UID(spammer))+" tcp dport 25 redirect to :25")
-			t.Cleanup(func() { nft(t, "delete table ip redirect") })
+			t.Cleanup(func() { nft(t, "delete table ip away") })
 			before := machine.far.Accepted.Load()
 			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 			defer cancel()

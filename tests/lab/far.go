@@ -13,7 +13,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -46,7 +45,6 @@ func NewFar() (*Far, error) {
 	if f.in, err = f.holder.StdinPipe(); err != nil {
 		return nil, err
 	}
-	f.holder.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := f.holder.Start(); err != nil {
 		return nil, fmt.Errorf("make another network namespace: %w", err)
 	}
@@ -102,23 +100,29 @@ func (f *Far) Close() {
 	_ = f.holder.Wait()
 }
 
-// Do runs g in a thread of that host. The thread is not used again; sockets that it opens
-// stay there.
+// Do runs g in a thread of that host; sockets that it opens stay there. The thread comes
+// back: programs that were started from it would be told of its end by a signal.
 func (f *Far) Do(g func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		fd, err := unix.Open("/proc/"+f.pid+"/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err == nil {
-			err = unix.Setns(fd, unix.CLONE_NEWNET)
-			_ = unix.Close(fd)
-		}
-		if err == nil {
-			err = g()
-		}
-		done <- err
-	}()
-	return <-done
+	runtime.LockOSThread()
+	own, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		runtime.UnlockOSThread()
+		return err
+	}
+	defer unix.Close(own)
+	fd, err := unix.Open("/proc/"+f.pid+"/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		err = unix.Setns(fd, unix.CLONE_NEWNET)
+		_ = unix.Close(fd)
+	}
+	if err == nil {
+		err = g()
+	}
+	if back := unix.Setns(own, unix.CLONE_NEWNET); back != nil {
+		return errors.Join(err, fmt.Errorf("come back from the other host: %w", back)) // the thread stays locked, and ends
+	}
+	runtime.UnlockOSThread()
+	return err
 }
 
 // MailServers listens on the ports, at both addresses of the host, as mail servers that
