@@ -328,6 +328,10 @@ func TestConnectionsGoWithTheirDecisionsAndStayForTheirEvents(t *testing.T) {
 	if list, _, err := f.Connections(ctx, ConnectionFilter{Account: "shop"}); err != nil || len(list) != 10 {
 		t.Errorf("listed: %d, %v; want 10", len(list), err)
 	}
+	copied := f.path + ".copy"
+	if err := f.Backup(ctx, copied); err != nil || ask(t, copied, "SELECT count(*) FROM connections") != 13 {
+		t.Errorf("the backup: %v, want it with its 13 connections", err)
+	}
 	// From a damaged database comes what the events need, and nothing that is nobody's.
 	if err := f.replaceDamaged(ctx, errCorrupt); err != nil {
 		t.Fatal(err)

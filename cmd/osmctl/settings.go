@@ -161,7 +161,7 @@ func (e *env) limitPreview(c *cli.Context) error {
 		for _, s := range p.Items {
 			rows = append(rows, []string{s.Account, number(s.Stopped), e.when(s.FirstAt)})
 		}
-		e.table(columns("account~32", "^messages", "first"), rows)
+		e.table(columns("account~32", "^"+p.Noun+"s", "first"), rows)
 	})
 }
 
