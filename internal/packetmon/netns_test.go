@@ -182,8 +182,8 @@ func connectionOf(c net.Conn) connection {
 	return connection{unmapped(c.LocalAddr()), unmapped(c.RemoteAddr())}
 }
 
-// watching is a source that runs in a test.
-type watching struct {
+// runningSource is a source that runs in a test.
+type runningSource struct {
 	t      *testing.T
 	source Source
 	ended  chan error // what Run returned
@@ -194,9 +194,9 @@ type watching struct {
 	news chan struct{} // holds one when there is something new
 }
 
-func watch(t *testing.T, s Source) *watching {
+func runSource(t *testing.T, s Source) *runningSource {
 	ctx, cancel := context.WithCancel(context.Background())
-	w := &watching{t: t, source: s, ended: make(chan error, 1), cancel: cancel, news: make(chan struct{}, 1)}
+	w := &runningSource{t: t, source: s, ended: make(chan error, 1), cancel: cancel, news: make(chan struct{}, 1)}
 	go func() {
 		w.ended <- s.Run(ctx, func(s *Seen) {
 			w.mu.Lock()
@@ -212,14 +212,14 @@ func watch(t *testing.T, s Source) *watching {
 	return w
 }
 
-func (w *watching) all() []Seen {
+func (w *runningSource) all() []Seen {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clone(w.seen)
 }
 
 // stop ends the source's Run and fails the test if it does not end well.
-func (w *watching) stop() {
+func (w *runningSource) stop() {
 	if w.cancel == nil {
 		return
 	}
@@ -236,7 +236,7 @@ func (w *watching) stop() {
 }
 
 // wait returns when the connection c was reported, with all that was reported before.
-func (w *watching) wait(c connection) []Seen {
+func (w *runningSource) wait(c connection) []Seen {
 	w.t.Helper()
 	late := time.After(packetPatient)
 	for {

@@ -34,7 +34,7 @@ func everyWay() []string {
 func TestPacketSeesEachConnectionOnceAndNothingElse(t *testing.T) {
 	here, _ := packetHosts(t)
 	p := here.packetSource()
-	w := watch(t, p)
+	w := runSource(t, p)
 	before := bootNow()
 	var want []connection
 	for _, host := range everyWay() {
@@ -61,7 +61,7 @@ func TestPacketSeesEachConnectionOnceAndNothingElse(t *testing.T) {
 func TestPacketDoesNotSeeWhatComesToThisHost(t *testing.T) {
 	here, there := packetHosts(t)
 	p := here.packetSource()
-	w := watch(t, p)
+	w := runSource(t, p)
 	reads := p.reads.Load()
 	for range 20 {
 		there.dial("198.51.100.1:25")
@@ -78,7 +78,7 @@ func TestPacketDoesNotSeeWhatComesToThisHost(t *testing.T) {
 func TestPacketIsNotWokenByOtherTraffic(t *testing.T) {
 	here, _ := packetHosts(t)
 	p := here.packetSource()
-	w := watch(t, p)
+	w := runSource(t, p)
 	first := connectionOf(here.dial("198.51.100.2:25"))
 	w.wait(first)
 	reads := p.reads.Load()
@@ -113,7 +113,7 @@ func TestPacketIsNotWokenByOtherTraffic(t *testing.T) {
 func TestPacketLosesNoneOfAThousandConnections(t *testing.T) {
 	here, _ := packetHosts(t)
 	p := here.packetSource()
-	w := watch(t, p)
+	w := runSource(t, p)
 	var want []connection
 	began := time.Now()
 	here.must(func() error {
@@ -153,7 +153,7 @@ func TestPacketCountsWhatTheKernelDrops(t *testing.T) {
 	if lost == 0 || lost >= sent || p.Lost() != lost {
 		t.Fatalf("%d of %d are lost, then %d, where few fit", lost, sent, p.Lost())
 	}
-	w := watch(t, p)
+	w := runSource(t, p)
 	late := time.After(packetPatient)
 	for len(w.all())+int(lost) < sent {
 		select {
@@ -171,7 +171,7 @@ func TestPacketCountsWhatTheKernelDrops(t *testing.T) {
 func TestPacketSeesAConnectionThatIsRefusedOrNotAnswered(t *testing.T) {
 	here, there := packetHosts(t)
 	there.run("ip", "addr", "add", "203.0.113.9/32", "dev", "lo") // has nobody on 26
-	w := watch(t, here.packetSource())
+	w := runSource(t, here.packetSource())
 	if err := w.source.(*Packet).AddPort(26); err != nil {
 		t.Fatal(err)
 	}
@@ -234,7 +234,7 @@ func TestPacketReportsWhileTheOwnerIsKnown(t *testing.T) {
 func TestPacketIsNotBlindedByARoutingHeader(t *testing.T) {
 	here, _ := packetHosts(t)
 	here.dial("[2001:db8::2]:80") // the neighbour is known then
-	w := watch(t, here.packetSource())
+	w := runSource(t, here.packetSource())
 	said := here.child(packetUID, nil, "routed", "[2001:db8::2]:25").line(t)
 	if strings.HasPrefix(said, "refused") {
 		t.Skipf("SKIPPED: this kernel lets nobody send routing headers: %s", said)
@@ -253,7 +253,7 @@ func TestPacketIsNotBlindedByARoutingHeader(t *testing.T) {
 func TestPacketAddsAPortAndTakesItAwayAgain(t *testing.T) {
 	here, _ := packetHosts(t)
 	p := here.packetSource()
-	w := watch(t, p)
+	w := runSource(t, p)
 	here.dial("198.51.100.2:80")
 	for _, change := range []func(uint16) error{p.AddPort, p.AddPort} { // a second time changes nothing
 		if err := change(80); err != nil {
@@ -281,7 +281,7 @@ func TestPacketAddsAPortAndTakesItAwayAgain(t *testing.T) {
 func TestPacketSwapsTheFilterWithoutMissingAnything(t *testing.T) {
 	here, _ := packetHosts(t)
 	p := here.packetSource()
-	w := watch(t, p)
+	w := runSource(t, p)
 	stop, ended := make(chan struct{}), make(chan error, 1)
 	go func() {
 		for port := uint16(3000); ; port++ {

@@ -45,7 +45,7 @@ func rounds(t *testing.T, tick chan time.Time, n int) {
 func TestPollSeesEachConnectionThatStandsOnceAndNothingElse(t *testing.T) {
 	here, there := packetHosts(t)
 	p, tick := here.pollSource()
-	w := watch(t, p)
+	w := runSource(t, p)
 	before := bootNow()
 	var want []connection
 	for _, host := range everyWay() {
@@ -83,7 +83,7 @@ func TestPollDoesNotReportWhatStoodBefore(t *testing.T) {
 	here.dial("198.51.100.2:25")
 	p, tick := here.pollSource()
 	after := connectionOf(here.dial("198.51.100.2:25"))
-	w := watch(t, p)
+	w := runSource(t, p)
 	rounds(t, tick, 2)
 	check(t, w.all(), []connection{after})
 }
@@ -91,7 +91,7 @@ func TestPollDoesNotReportWhatStoodBefore(t *testing.T) {
 func TestPollReportsAConnectionOnceWhateverBecomesOfIt(t *testing.T) {
 	here, there := packetHosts(t)
 	p, tick := here.pollSource(2525)
-	w := watch(t, p)
+	w := runSource(t, p)
 	// Nobody is at .77: the connection is begun and not answered.
 	there.run("ip", "route", "add", "blackhole", "203.0.113.77/32")
 	here.run("ip", "route", "add", "203.0.113.0/24", "via", "198.51.100.2")
@@ -137,7 +137,7 @@ func TestPollDoesNotTakeAnAcceptedConnectionForOneOfThisHost(t *testing.T) {
 	here.listen("198.51.100.1:8080")
 	here.listen("127.0.0.1:8081")
 	p, tick := here.pollSource(2525, 2526, 2527)
-	w := watch(t, p)
+	w := runSource(t, p)
 	for to, from := range map[string]string{
 		"198.51.100.1:80":   "198.51.100.2:2525",
 		"198.51.100.1:8080": "198.51.100.2:2526",
@@ -176,7 +176,7 @@ func TestPollFindsAConnectionThatLivesThreeLooks(t *testing.T) {
 		p, err = OpenPoll(PollOptions{Ports: []uint16{25}, Boot: bootNow})
 		return err
 	})
-	w := watch(t, p)
+	w := runSource(t, p)
 	var want []connection
 	for range 5 {
 		var open []net.Conn
@@ -204,7 +204,7 @@ func TestPollFiltersByItselfWhereTheKernelRefusesTo(t *testing.T) {
 	if n == 0 || !p.diag.refuses {
 		t.Fatalf("a filter that the kernel refuses: %d sockets, taken as refused: %v", n, p.diag.refuses)
 	}
-	w := watch(t, p)
+	w := runSource(t, p)
 	want := connectionOf(here.dial("198.51.100.2:25"))
 	rounds(t, tick, 2)
 	check(t, w.all(), []connection{want})
@@ -213,7 +213,7 @@ func TestPollFiltersByItselfWhereTheKernelRefusesTo(t *testing.T) {
 func TestPollAddsAPortAndTakesItAwayAgain(t *testing.T) {
 	here, _ := packetHosts(t)
 	p, tick := here.pollSource()
-	w := watch(t, p)
+	w := runSource(t, p)
 	if err := errors.Join(p.AddPort(80), p.AddPort(80)); err != nil {
 		t.Fatal(err)
 	}
@@ -287,7 +287,7 @@ func TestPollRemembersNoMoreThanItMay(t *testing.T) {
 	for i := range uint64(maxPolled - 1) {
 		p.known[polled{cookie: ^i}] = p.round
 	}
-	w := watch(t, p)
+	w := runSource(t, p)
 	for range 3 {
 		here.dial("198.51.100.2:25")
 	}
