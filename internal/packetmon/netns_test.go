@@ -400,12 +400,3 @@ func watchInChild(name string) error {
 	}()
 	return s.Run(ctx, func(s *Seen) { fmt.Println(s.Local, s.Remote, s.UID, s.UIDKnown, s.Inode > 0) })
 }
-
-// bootNow reads CLOCK_BOOTTIME.
-func bootNow() int64 {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
-		panic(err)
-	}
-	return ts.Nano()
-}

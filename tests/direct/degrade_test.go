@@ -44,6 +44,11 @@ func lesser(t *testing.T, by, source string) (*lab.Daemon, monitor) {
 	t.Cleanup(func() { machine.bin = own })
 	d := startAs(t, "auto", source, "")
 	machine.bin = own
+	t.Cleanup(func() { // what keeps a namespace of processes takes no other signal
+		if err := d.Kill(); err != nil {
+			t.Error(err)
+		}
+	})
 	m, err := statusOf(d)
 	if err != nil {
 		t.Fatal(err)

@@ -121,7 +121,7 @@ var rates = []struct {
 	source, stay     string
 	whose, directory int
 }{
-	{"ebpf", "0s", 100, 80}, {"ebpf", "1ms", 100, 90}, {"ebpf", "10ms", 100, 90}, {"ebpf", "100ms", 100, 90},
+	{"ebpf", "0s", 100, 0}, {"ebpf", "1ms", 100, 90}, {"ebpf", "10ms", 100, 90}, {"ebpf", "100ms", 100, 90},
 	{"packet", "1ms", 95, 0}, {"packet", "10ms", 95, 0}, {"packet", "100ms", 95, 0},
 }
 
