@@ -56,14 +56,13 @@ func (w *watching) see(s *Seen) {
 		return
 	}
 	e := sighting{source: w.name, seen: *s}
-	here := m.own.has(s.Remote.Addr())
-	redirected := m.owner(&e, here)
+	redirected := m.owner(&e)
 	m.hour.looked(m.minute(), e.seen.UIDKnown)
 	if e.seen.UIDKnown && m.excluded(e.seen.UID) {
 		m.count.excluded.Add(1)
 		return
 	}
-	if here && m.toMTA(&e, s.Remote, redirected) {
+	if m.own.has(s.Remote.Addr()) && m.toMTA(&e, s.Remote, redirected) {
 		return
 	}
 	select {
@@ -88,7 +87,7 @@ func (w *watching) repeated(s *Seen) bool {
 
 // owner finds out whose the connection is, where the source was not told, and reports
 // whether a firewall rule brought it to this host; its Remote is what was wanted then.
-func (m *Monitor) owner(e *sighting, here bool) (redirected bool) {
+func (m *Monitor) owner(e *sighting) (redirected bool) {
 	s := &e.seen
 	switch {
 	case s.UIDKnown && s.PID != 0:
@@ -102,7 +101,7 @@ func (m *Monitor) owner(e *sighting, here bool) (redirected bool) {
 		e.tooLate()
 		return false
 	}
-	o, err := m.diag.OutgoingOwner(s.Local, s.Remote, here)
+	o, err := m.diag.OutgoingOwner(s.Local, s.Remote, func() bool { return m.own.has(s.Remote.Addr()) })
 	m.asked(err)
 	switch {
 	case errors.Is(err, origin.ErrNotFound):
@@ -194,6 +193,9 @@ func describe(e *sighting, c *origin.Chain, how string) string {
 	}
 	if c.EUID != p.UID {
 		fmt.Fprintf(&b, ", with the rights of uid %d", c.EUID)
+	}
+	if c.RunsExim {
+		b.WriteString("; it runs Exim's program as a user who is not Exim's")
 	}
 	if c.Hidden {
 		b.WriteString("; its program and directory may not be read by us")

@@ -390,19 +390,25 @@ func TestWhatIsNoBypassIsDroppedAndCounted(t *testing.T) {
 	c := connect(t, aliceUID, "/", to)
 	// perl is Exim's program here, so the listener is the mail server: by another address nobody listens
 	away := netip.MustParseAddrPort("192.0.2.1:" + strconv.Itoa(int(to.Port())))
-	f.in <- Seen{At: bootNow(), Local: c.local, Remote: away, Socket: 1, UIDKnown: true, UID: aliceUID, PID: c.pid}
+	f.in <- Seen{At: bootNow(), Local: c.local, Remote: away, Socket: 0, UIDKnown: true, UID: aliceUID, PID: c.pid}
+	if got := next(t, m).Connection; got.UID != aliceUID || !strings.Contains(got.Basis, "runs Exim's program as a user who is not") {
+		t.Errorf("Exim's program with alice's rights: got %+v", got)
+	}
+	delivery := start(t, 0, "/", "/usr/bin/perl", "-e", `$|=1; $<=20001; print "here\n"; <STDIN>`)
+	delivery.line(t)
+	f.in <- Seen{At: bootNow(), Local: c.local, Remote: away, Socket: 1, UIDKnown: true, UID: aliceUID, PID: int32(delivery.cmd.Process.Pid)}
 	until(t, m, "a process that runs Exim", func(n Counts) bool { return n.Excluded == 1 })
 	excluded.Store(aliceUID)
 	f.in <- Seen{At: bootNow(), Local: c.local, Remote: away, Socket: 2, UIDKnown: true, UID: aliceUID, PID: c.pid}
 	until(t, m, "an excluded user", func(n Counts) bool { return n.Excluded == 2 })
 	f.in <- Seen{At: bootNow(), Local: c.local, Remote: away, Socket: 2, UIDKnown: true, UID: aliceUID, PID: c.pid}
-	until(t, m, "a repeat", func(n Counts) bool { return n.Repeats == 1 && n.Seen == 3 })
+	until(t, m, "a repeat", func(n Counts) bool { return n.Repeats == 1 && n.Seen == 4 })
 	f.in <- Seen{At: bootNow(), Local: c.local, Remote: netip.MustParseAddrPort("192.0.2.1:1"), Socket: 3}
 	f.in <- Seen{At: bootNow(), Local: c.local, Remote: away, Socket: 4, UIDKnown: true, UID: bobUID, Inode: 1}
 	if got := next(t, m).Connection; got.UID != bobUID {
 		t.Errorf("got %+v", got)
 	}
-	if n := m.Status().Counts; n.Seen != 4 || n.Records != 1 {
+	if n := m.Status().Counts; n.Seen != 5 || n.Records != 2 {
 		t.Errorf("a port that is not watched: got %+v", n)
 	}
 	nothingMore(t, m)

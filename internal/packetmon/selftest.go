@@ -136,7 +136,7 @@ func (w *watching) probed(s *Seen) bool {
 		return false
 	}
 	e := sighting{source: w.name, seen: *s}
-	w.m.owner(&e, true)
+	w.m.owner(&e)
 	if e.seen.UIDKnown && e.seen.UID != p.uids[0] && e.seen.UID != p.uids[1] {
 		return true // somebody else's
 	}
