@@ -128,12 +128,13 @@ func (p proc) holds(ctx context.Context, uid uint32, inodes map[uint32]bool) (he
 
 // socketInode reads "socket:[4711]".
 func socketInode(link []byte) (uint32, bool) {
-	s, ok := strings.CutPrefix(string(link), "socket:[")
-	if s, ok2 := strings.CutSuffix(s, "]"); ok && ok2 {
-		inode, err := strconv.ParseUint(s, 10, 32)
-		return uint32(inode), err == nil
+	s, ok1 := strings.CutPrefix(string(link), "socket:[")
+	s, ok2 := strings.CutSuffix(s, "]")
+	inode, err := strconv.ParseUint(s, 10, 32)
+	if !ok1 || !ok2 || err != nil {
+		return 0, false
 	}
-	return 0, false
+	return uint32(inode), true
 }
 
 // lastPID returns the number that the kernel gave last, 0 when it does not say.
