@@ -148,8 +148,10 @@ func parseUID(b []byte) (uint32, error) {
 }
 
 // describe returns all that can be read without touching the process's memory, and
-// its parent.
+// its parent. What goes first when a process ends is read first.
 func (p proc) describe() (policy.Process, int, error) {
+	exe, cwd := p.link("exe"), p.link("cwd")
+	root := p.root()
 	parent, started, err := p.stat()
 	if err != nil {
 		return policy.Process{}, 0, err
@@ -158,11 +160,10 @@ func (p proc) describe() (policy.Process, int, error) {
 	if err != nil {
 		return policy.Process{}, 0, err
 	}
-	root := p.root()
 	return policy.Process{
 		PID: int32(p.pid), UID: uid, Started: started,
-		Executable:       cleanLink(p.link("exe"), root),
-		WorkingDirectory: cleanLink(p.link("cwd"), root),
+		Executable:       cleanLink(exe, root),
+		WorkingDirectory: cleanLink(cwd, root),
 	}, parent, nil
 }
 

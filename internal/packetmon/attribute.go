@@ -188,6 +188,9 @@ func describe(e *sighting, c *origin.Chain, how string) string {
 	p := &c.Processes[0]
 	var b strings.Builder
 	fmt.Fprintf(&b, "process %d %s", p.PID, how)
+	if p.Executable == "" && p.WorkingDirectory == "" && !c.Hidden {
+		b.WriteString(", which was ending")
+	}
 	if p.UID != e.seen.UID {
 		fmt.Fprintf(&b, ", which runs as uid %d by now", p.UID)
 	}

@@ -141,9 +141,19 @@ func TestWhereThereIsTooMuchToDoAUserIsEnough(t *testing.T) {
 	if k.spared(e()) {
 		t.Error("passed over though it is long since")
 	}
-	k.user(aliceUID).paused = bootNow() + int64(time.Minute)
+	now := bootNow()
+	m.opt.Boot = func() int64 { return now }
+	k.user(aliceUID).spend(now-int64(userTime), now)
+	if k.spared(e()) {
+		t.Error("passed over though he took no more than his share")
+	}
+	k.user(aliceUID).spend(now-1, now)
 	if !k.spared(e()) {
 		t.Error("a user whose processes are slow to look at was not passed over")
+	}
+	now += int64(time.Second)
+	if k.spared(e()) {
+		t.Error("passed over in the next second")
 	}
 	if n := m.Status().Counts; n.ProcessSkipped != 2 || n.Records != 2 {
 		t.Errorf("got %+v", n)

@@ -18,9 +18,8 @@ const (
 	chainTime   = 30 * time.Millisecond  // for one process of which the number is known
 	manyEvents  = 1024                   // waiting: a user's process that was found just now is enough
 	foundLately = 200 * time.Millisecond
-	slowChain   = 4 * time.Millisecond // a process takes so long only if its owner wants it to
-	slowPause   = time.Second          // so long his processes are not looked at then
-	maxUsers    = 4096                 // whose last process is remembered
+	userTime    = 400 * time.Millisecond // of each second for one user's processes, who may make it slow
+	maxUsers    = 4096                   // whose last process is remembered
 
 	holdTime = 100 * time.Millisecond // for what becomes of a connection
 	maxHeld  = 4096
@@ -52,7 +51,8 @@ type heldRecord struct {
 type user struct {
 	last   string // his last process that was found, in words
 	found  int64  // boot time
-	paused int64  // boot time until which his processes are not looked at
+	second int64  // in which his processes were looked at last, since boot
+	spent  int64  // on them in it, in nanoseconds
 }
 
 func newWorker(m *Monitor) *worker {
@@ -162,7 +162,7 @@ func (k *worker) spared(e *sighting) bool {
 	now := k.m.opt.Boot()
 	why := "there was too much to do to look for its process"
 	switch {
-	case now < u.paused:
+	case now/int64(time.Second) == u.second && u.spent > int64(userTime):
 		why = "its user's processes take too long to look at"
 	case len(k.m.events) < manyEvents || now-u.found > int64(foundLately):
 		return false
@@ -181,9 +181,7 @@ func (k *worker) known(ctx context.Context, e *sighting) {
 	defer cancel()
 	began := k.m.opt.Boot()
 	c, err := k.m.processes.Chain(ctx, e.seen.PID)
-	if k.m.opt.Boot()-began > int64(slowChain) {
-		k.user(e.seen.UID).paused = k.m.opt.Boot() + int64(slowPause)
-	}
+	k.user(e.seen.UID).spend(began, k.m.opt.Boot())
 	name := fmt.Sprintf("process %d", e.seen.PID)
 	switch {
 	case errors.Is(err, origin.ErrNotFound):
@@ -281,6 +279,14 @@ func (k *worker) user(uid uint32) *user {
 		k.users[uid] = u
 	}
 	return u
+}
+
+// spend counts the time that was taken by looking at a process of the user's.
+func (u *user) spend(from, to int64) {
+	if second := to / int64(time.Second); second != u.second {
+		u.second, u.spent = second, 0
+	}
+	u.spent += to - from
 }
 
 // missing says why there is no process, and what an earlier connection told.
