@@ -57,14 +57,15 @@ func (w *watching) see(s *Seen) {
 	}
 	e := sighting{source: w.name, seen: *s}
 	redirected := m.owner(&e)
-	m.hour.looked(m.minute(), e.seen.UIDKnown)
 	if e.seen.UIDKnown && m.excluded(e.seen.UID) {
+		m.hour.looked(m.minute(), true)
 		m.count.excluded.Add(1)
 		return
 	}
 	if m.own.has(s.Remote.Addr()) && m.toMTA(&e, s.Remote, redirected) {
-		return
+		return // whose it is does not matter here
 	}
+	m.hour.looked(m.minute(), e.seen.UIDKnown)
 	select {
 	case m.events <- e:
 	default:
@@ -101,7 +102,7 @@ func (m *Monitor) owner(e *sighting) (redirected bool) {
 		e.tooLate()
 		return false
 	}
-	o, err := m.diag.OutgoingOwner(s.Local, s.Remote, func() bool { return m.own.has(s.Remote.Addr()) })
+	o, err := m.diag.OutgoingOwner(s.Local, s.Remote, func() bool { return m.worthSearching(s) })
 	m.asked(err)
 	switch {
 	case errors.Is(err, origin.ErrNotFound):
@@ -120,6 +121,17 @@ func (m *Monitor) owner(e *sighting) (redirected bool) {
 		}
 	}
 	return o.Redirected
+}
+
+// worthSearching reports whether a connection to this host that the kernel does not know may
+// have been brought here by a firewall rule, and has to be searched for: that takes a walk
+// through all sockets. A mail server's own are told without.
+func (m *Monitor) worthSearching(s *Seen) bool {
+	if s.Local.Addr().IsLoopback() || !m.own.has(s.Remote.Addr()) {
+		return false
+	}
+	_, sure, err := m.mtas.at(s.Remote)
+	return err == nil && !sure && m.searches.allow(m.opt.Boot())
 }
 
 func ownedBasis(source string, s *Seen) string {
@@ -143,7 +155,8 @@ func (m *Monitor) toMTA(e *sighting, to netip.AddrPort, redirected bool) bool {
 		e.listener = listener
 		return false
 	}
-	m.passed(redirected)
+	// Who connects to the loopback address comes from there, unless he wanted to go elsewhere.
+	m.passed(redirected || e.late && to.Addr().IsLoopback() && !e.seen.Local.Addr().IsLoopback())
 	return true
 }
 

@@ -16,6 +16,7 @@ const (
 	maxSearch   = 1024                   // looked for in one pass over all processes
 	batchTime   = 250 * time.Millisecond // for one pass
 	chainTime   = 30 * time.Millisecond  // for one process of which the number is known
+	someEvents  = 64                     // waiting: nobody has more than his share of the time
 	manyEvents  = 1024                   // waiting: a user's process that was found just now is enough
 	foundLately = 200 * time.Millisecond
 	userTime    = 400 * time.Millisecond // of each second for one user's processes, who may make it slow
@@ -36,6 +37,7 @@ type worker struct {
 	early map[uint64]Seen        // outcomes that were read before their connection
 	swept int64                  // when they were looked through last
 	users map[uint32]*user
+	left  int // of the batch that is worked on
 }
 
 // heldRecord is a connection of which it will be told what became.
@@ -67,21 +69,26 @@ func (k *worker) run(ctx context.Context) {
 		if len(k.order) > 0 {
 			timer.Reset(max(time.Duration(k.order[0].until-k.m.opt.Boot()), time.Millisecond))
 		}
+		var batch []sighting
 		select {
 		case <-ctx.Done():
 			k.finish()
 			return
 		case e := <-k.m.events:
-			k.guarded(ctx, k.batch(e))
+			batch = k.batch(e)
 		case <-timer.C:
+			batch = k.batch()
 		}
-		k.expire()
+		taken := k.m.opt.Boot()
+		k.guarded(ctx, batch)
+		if len(batch) < maxSearch { // else what is waited for may be among those left
+			k.expire(taken)
+		}
 	}
 }
 
-// batch takes what waits behind first.
-func (k *worker) batch(first sighting) []sighting {
-	batch := []sighting{first}
+// batch takes what waits, behind what was taken.
+func (k *worker) batch(batch ...sighting) []sighting {
 	for len(batch) < maxSearch {
 		select {
 		case e := <-k.m.events:
@@ -127,6 +134,7 @@ func (k *worker) work(ctx context.Context, batch []sighting) {
 	var search []*sighting
 	for i := range batch {
 		e := &batch[i]
+		k.left = len(batch) - 1 - i
 		switch {
 		case e.follows:
 			k.outcome(&e.seen)
@@ -159,12 +167,12 @@ func (k *worker) spared(e *sighting) bool {
 	if u == nil {
 		return false
 	}
-	now := k.m.opt.Boot()
+	now, waiting := k.m.opt.Boot(), k.left+len(k.m.events)
 	why := "there was too much to do to look for its process"
 	switch {
-	case now/int64(time.Second) == u.second && u.spent > int64(userTime):
+	case waiting >= someEvents && now/int64(time.Second) == u.second && u.spent > int64(userTime):
 		why = "its user's processes take too long to look at"
-	case len(k.m.events) < manyEvents || now-u.found > int64(foundLately):
+	case waiting < manyEvents || now-u.found > int64(foundLately):
 		return false
 	}
 	e.skipped = true
@@ -303,7 +311,7 @@ func (k *worker) hand(e *sighting, c origin.Chain, why string) {
 		k.m.emit(e, c, why)
 		return
 	}
-	h := &heldRecord{e: *e, chain: c, why: why, until: e.seen.At + int64(holdTime)}
+	h := &heldRecord{e: *e, chain: c, why: why, until: k.m.opt.Boot() + int64(holdTime)}
 	// The kernel gives the number to the next socket once this one is closed.
 	k.release(k.held[e.seen.Socket])
 	if len(k.order) >= maxHeld {
@@ -357,9 +365,9 @@ func (k *worker) redirected(e *sighting) bool {
 	return here
 }
 
-// expire hands on those that were held long enough.
-func (k *worker) expire() {
-	now := k.m.opt.Boot()
+// expire hands on those that were held long enough. now is when the last outcome was taken:
+// one that came later is not late for it.
+func (k *worker) expire(now int64) {
 	n := 0
 	for ; n < len(k.order) && (k.order[n].gone || k.order[n].until <= now); n++ {
 		if h := k.order[n]; !h.gone && h.e.seen.Outcome == policy.OutcomeUnknown {

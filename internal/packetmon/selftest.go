@@ -119,6 +119,9 @@ func (m *Monitor) isOurs(ctx context.Context, s *Seen) error {
 		return fmt.Errorf("find our own process: %w", err)
 	}
 	p := &c.Processes[0]
+	if s.PID == 0 && int(p.PID) != os.Getpid() && len(c.Processes) > 1 {
+		p = &c.Processes[1] // a child of ours that is just being started holds all that we hold
+	}
 	if int(p.PID) != os.Getpid() {
 		return fmt.Errorf("find our own process: got %d, want %d", p.PID, os.Getpid())
 	}
