@@ -268,10 +268,10 @@ func (k *worker) holder(e *sighting, c *origin.Chain) {
 
 // found remembers the process for later connections of its user.
 func (k *worker) found(e *sighting, c *origin.Chain) {
-	if c.Hidden {
+	p := &c.Processes[0]
+	if c.Hidden && p.UID != 0 { // some of root's are out of reach for everybody
 		k.m.hidden.Store(true)
 	}
-	p := &c.Processes[0]
 	u := k.user(e.seen.UID)
 	u.found = k.m.opt.Boot()
 	u.last = legible(fmt.Sprintf("process %d, %.200s in %.200s", p.PID, p.Executable, p.WorkingDirectory), maxBasis/2)
