@@ -129,22 +129,35 @@ func (p proc) uid() (uid uint32, err error) {
 	return uid, err
 }
 
-// parseUID reads the real uid from /proc/PID/status. Control bytes in the program's
-// name are escaped by the kernel, so no other line can begin with "Uid:".
+// parseUID reads the real uid from /proc/PID/status.
 func parseUID(b []byte) (uint32, error) {
-	for line := range bytes.Lines(b) {
-		rest, ok := bytes.CutPrefix(line, []byte("Uid:\t"))
-		if !ok {
-			continue
-		}
-		first, _, _ := strings.Cut(strings.TrimSpace(string(rest)), "\t")
-		uid, err := strconv.ParseUint(first, 10, 32)
-		if err != nil {
-			return 0, fmt.Errorf("read status: uid %.20q", first)
-		}
-		return uint32(uid), nil
+	first, _, _ := strings.Cut(statusLine(b, "Uid:\t"), "\t")
+	uid, err := strconv.ParseUint(first, 10, 32)
+	if err != nil {
+		return 0, fmt.Errorf("read status: uid %.20q", first)
 	}
-	return 0, errors.New("read status: no uid")
+	return uint32(uid), nil
+}
+
+// parseThreadGroup reads the number of the process that a thread belongs to.
+func parseThreadGroup(b []byte) (int, error) {
+	text := statusLine(b, "Tgid:\t")
+	pid, err := strconv.Atoi(text)
+	if err != nil || pid <= 0 {
+		return 0, fmt.Errorf("read status: process %.20q", text)
+	}
+	return pid, nil
+}
+
+// statusLine returns what follows name in /proc/PID/status. Control bytes in the program's
+// name are escaped by the kernel, so no other line can begin with it.
+func statusLine(b []byte, name string) string {
+	for line := range bytes.Lines(b) {
+		if rest, ok := bytes.CutPrefix(line, []byte(name)); ok {
+			return strings.TrimSpace(string(rest))
+		}
+	}
+	return ""
 }
 
 // describe returns all that can be read without touching the process's memory, and

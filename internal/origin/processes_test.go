@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // holdScript opens sockets, says its process and their inodes, has a child hold the first
@@ -72,6 +76,39 @@ func TestHoldersFindsAllInOnePass(t *testing.T) {
 	})
 	if err != nil || len(want) > 0 || calls != 3 {
 		t.Errorf("%d calls, err %v, not found: %v", calls, err, want)
+	}
+}
+
+func TestHoldersNamesTheProcessAndNotItsThread(t *testing.T) {
+	l, _ := listen(t, "127.0.0.1:0")
+	raw, err := l.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	var statErr error
+	if err := errors.Join(raw.Control(func(fd uintptr) { statErr = unix.Fstat(int(fd), &st) }), statErr); err != nil {
+		t.Fatal(err)
+	}
+	var threads sync.WaitGroup
+	stop := make(chan struct{})
+	for range 8 { // the newest numbers are those of threads
+		started := make(chan struct{})
+		threads.Go(func() {
+			runtime.LockOSThread() // and never unlocked: it ends with its goroutine
+			close(started)
+			<-stop
+		})
+		<-started
+	}
+	defer threads.Wait()
+	defer close(stop)
+	found := int32(0)
+	err = NewProcesses("", nil).Holders(inTime(t), []Socket{{UID: uint32(os.Getuid()), Inode: uint32(st.Ino)}}, func(c Chain, _ []Socket) {
+		found = c.Processes[0].PID
+	})
+	if err != nil || int(found) != os.Getpid() {
+		t.Errorf("got %d, %v, want this process, %d", found, err, os.Getpid())
 	}
 }
 

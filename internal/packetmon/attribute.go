@@ -23,8 +23,8 @@ type sighting struct {
 	follows  bool // tells only what became of seen.Socket
 }
 
-// watching is one source at work. Its see is called by the source's goroutine.
-type watching struct {
+// watcher is one source at work. Its see is called by the source's goroutine.
+type watcher struct {
 	m    *Monitor
 	name string
 	// since is when this source took over: what began earlier the one before it has told.
@@ -34,7 +34,7 @@ type watching struct {
 // see takes a connection from the source. It must be quick, as the kernel's buffer fills
 // meanwhile, and asks the kernel for the owner before anything else that takes time: a
 // connection may be gone within microseconds.
-func (w *watching) see(s *Seen) {
+func (w *watcher) see(s *Seen) {
 	m := w.m
 	// The source's later word on a connection. Only ebpf gives one; the others say all at once.
 	if w.name == SourceEBPF && s.Outcome != policy.OutcomeUnknown {
@@ -76,7 +76,7 @@ func (w *watching) see(s *Seen) {
 
 // repeated reports whether this connection was reported before. That takes both ends: the
 // kernel gives the socket's place to the next one at once, so the number alone says nothing.
-func (w *watching) repeated(s *Seen) bool {
+func (w *watcher) repeated(s *Seen) bool {
 	if w.name == SourceEBPF || s.Local.Port() == 0 {
 		return false // told by the connect itself, which happens once
 	}

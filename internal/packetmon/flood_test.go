@@ -16,7 +16,7 @@ import (
 // idle is a monitor that is not run: the test calls its parts.
 func idle(t *testing.T, o Options) *Monitor {
 	t.Helper()
-	o.Boot, o.Clock, o.Log = bootNow, origin.Clock(), slog.New(slog.DiscardHandler)
+	o.Boot, o.Clock, o.Log = sinceBoot, origin.Clock(), slog.New(slog.DiscardHandler)
 	m, err := New(o)
 	if err != nil {
 		t.Fatal(err)
@@ -32,10 +32,10 @@ func idle(t *testing.T, o Options) *Monitor {
 func TestAFloodIsCountedInFullAndBounded(t *testing.T) {
 	const flood = 50_000
 	m := idle(t, Options{Ports: []uint16{25}})
-	w := &watching{m: m, name: SourceEBPF}
+	w := &watcher{m: m, name: SourceEBPF}
 	to := netip.MustParseAddrPort("192.0.2.1:25")
 	for i := range flood {
-		w.see(&Seen{At: bootNow(), Remote: to, UID: uint32(i), UIDKnown: true, PID: 1 << 22, Socket: uint64(i)})
+		w.see(&Seen{At: sinceBoot(), Remote: to, UID: uint32(i), UIDKnown: true, PID: 1 << 22, Socket: uint64(i)})
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -55,7 +55,7 @@ func TestAFloodIsCountedInFullAndBounded(t *testing.T) {
 func TestWhatIsHeldAndRememberedIsBounded(t *testing.T) {
 	m := idle(t, Options{Ports: []uint16{25}})
 	k := newWorker(m)
-	now := bootNow()
+	now := sinceBoot()
 	for i := range 3 * maxHeld {
 		seen := Seen{At: now + int64(time.Hour), Socket: uint64(i), UID: uint32(i), UIDKnown: true}
 		k.hand(&sighting{source: SourceEBPF, seen: seen}, origin.Chain{}, "")
@@ -82,9 +82,9 @@ func TestManyConnectionsFindTheirProcessesInOnePass(t *testing.T) {
 for (1..$n) { socket(my $s, PF_INET, SOCK_STREAM, 0) or die; connect($s, pack_sockaddr_in($port, inet_aton("127.0.0.1"))) or die $!; push @s, $s; }
 print join(" ", map { (unpack_sockaddr_in(getsockname($_)))[0] } @s), "\n"; <STDIN>;`, strconv.Itoa(int(to.Port())), strconv.Itoa(connections))
 	f := newFed(SourcePacket)
-	m := watch(t, Options{Ports: []uint16{to.Port()}, Openers: []Opener{f.opener()}})
+	m := monitored(t, Options{Ports: []uint16{to.Port()}, Openers: []Opener{f.opener()}})
 	for i, word := range strings.Fields(c.line(t)) {
-		f.in <- Seen{At: bootNow(), Local: netip.MustParseAddrPort("127.0.0.1:" + word), Remote: to, Socket: uint64(i)}
+		f.in <- Seen{At: sinceBoot(), Local: netip.MustParseAddrPort("127.0.0.1:" + word), Remote: to, Socket: uint64(i)}
 	}
 	for range connections {
 		if got := next(t, m).Connection; got.UID != aliceUID || len(got.Chain) == 0 || int(got.Chain[0].PID) != c.cmd.Process.Pid || got.Chain[0].WorkingDirectory != dir {
@@ -96,7 +96,7 @@ print join(" ", map { (unpack_sockaddr_in(getsockname($_)))[0] } @s), "\n"; <STD
 func TestAProcessThatEndedLeavesItsUserToBeCounted(t *testing.T) {
 	to := sink(t, bobUID, "/usr/bin/perl")
 	m := idle(t, Options{Ports: []uint16{to.Port()}})
-	w := &watching{m: m, name: SourcePacket}
+	w := &watcher{m: m, name: SourcePacket}
 	for i := range 2 {
 		c := connect(t, aliceUID, "/", to)
 		s := c.syn(to)
@@ -122,12 +122,12 @@ func TestWhereThereIsTooMuchToDoAUserIsEnough(t *testing.T) {
 	m := idle(t, Options{Ports: []uint16{25}})
 	k := newWorker(m)
 	e := func() *sighting {
-		return &sighting{source: SourcePacket, seen: Seen{UID: aliceUID, UIDKnown: true, Inode: 1, At: bootNow()}}
+		return &sighting{source: SourcePacket, seen: Seen{UID: aliceUID, UIDKnown: true, Inode: 1, At: sinceBoot()}}
 	}
 	if k.spared(e()) {
 		t.Error("a user of whom nothing is known was passed over")
 	}
-	k.user(aliceUID).found = bootNow()
+	k.user(aliceUID).found = sinceBoot()
 	if k.spared(e()) {
 		t.Error("passed over though there is little to do")
 	}
@@ -141,7 +141,7 @@ func TestWhereThereIsTooMuchToDoAUserIsEnough(t *testing.T) {
 	if k.spared(e()) {
 		t.Error("passed over though it is long since")
 	}
-	now := bootNow()
+	now := sinceBoot()
 	m.opt.Boot = func() int64 { return now }
 	k.user(aliceUID).spend(now-int64(userTime), now)
 	if k.spared(e()) {
@@ -196,7 +196,7 @@ func TestTheLevelFollowsTheLastHour(t *testing.T) {
 	m.asked(fmt.Errorf("netlink is not to be had"))
 	level(LevelDegraded, "netlink is not to be had")
 	m.asked(origin.ErrNotFound)
-	m.stuckAt.Store(bootNow())
+	m.stuckAt.Store(sinceBoot())
 	level(LevelDegraded, "arguments of processes cannot be read")
 	m.stuckAt.Store(0)
 	level(LevelOK, "")

@@ -201,7 +201,7 @@ func (m *Monitor) close(s Source) {
 // watch runs the source until it fails, or a better one can be opened, or ctx ends. It
 // returns the better one with its place, or from which place on to look for another one.
 func (m *Monitor) watch(ctx context.Context, s Source, at int, since int64) (better Source, place int) {
-	w := &watching{m: m, name: s.Name(), since: since}
+	w := &watcher{m: m, name: s.Name(), since: since}
 	m.activate(s)
 	running, cancel := context.WithCancel(ctx)
 	ended := make(chan error, 1)

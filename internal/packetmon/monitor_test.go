@@ -28,7 +28,7 @@ func TestAPacketsConnectionIsAttributedToUserAndProcess(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			to := sink(t, bobUID, "/usr/bin/perl")
 			f := newFed(SourcePacket)
-			m := watch(t, Options{Ports: []uint16{to.Port()}, Openers: []Opener{f.opener()}})
+			m := monitored(t, Options{Ports: []uint16{to.Port()}, Openers: []Opener{f.opener()}})
 			dir := publicDir(t)
 			c := connect(t, aliceUID, dir, to, tt.more...)
 			began := time.Now()
@@ -58,7 +58,7 @@ func TestAPacketsConnectionIsAttributedToUserAndProcess(t *testing.T) {
 func TestAClosedConnectionIsUnknownAndNeverRoots(t *testing.T) {
 	to := sink(t, bobUID, "/usr/bin/perl")
 	f := newFed(SourcePacket)
-	m := watch(t, Options{Ports: []uint16{to.Port()}, Openers: []Opener{f.opener()}})
+	m := monitored(t, Options{Ports: []uint16{to.Port()}, Openers: []Opener{f.opener()}})
 	c := connect(t, aliceUID, "/", to, "", "reset")
 	c.end()
 	f.in <- c.syn(to)
@@ -68,7 +68,7 @@ func TestAClosedConnectionIsUnknownAndNeverRoots(t *testing.T) {
 	if n := m.Status().Counts; n.TooLate != 1 || n.UIDUnknown != 1 || n.ProcessUnknown != 1 {
 		t.Errorf("counts: got %+v", n)
 	}
-	f.in <- Seen{At: bootNow(), Local: c.local, Remote: to, Socket: 8, UIDKnown: true} // poll sees a closed one so
+	f.in <- Seen{At: sinceBoot(), Local: c.local, Remote: to, Socket: 8, UIDKnown: true} // poll sees a closed one so
 	if got := next(t, m).Connection; got.UIDKnown {
 		t.Errorf("uid 0, inode 0: got %+v, want an unknown uid", got)
 	}
@@ -88,13 +88,13 @@ func TestAKnownProcessIsDescribedUnlessItsNumberWasGivenAway(t *testing.T) {
 		basis string
 	}{
 		{"the process began after the connection", Seen{At: 1, PID: pid, UID: aliceUID}, "its number given to another one; from an earlier connection of this uid: process"},
-		{"the process is of another user", Seen{At: bootNow(), PID: pid, UID: bobUID}, "runs as uid 20001"},
-		{"the process has ended", Seen{At: bootNow(), PID: int32(dead.cmd.Process.Pid), UID: aliceUID}, "was gone; from an earlier connection of this uid: process"},
+		{"the process is of another user", Seen{At: sinceBoot(), PID: pid, UID: bobUID}, "runs as uid 20001"},
+		{"the process has ended", Seen{At: sinceBoot(), PID: int32(dead.cmd.Process.Pid), UID: aliceUID}, "was gone; from an earlier connection of this uid: process"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := newFed(SourceEBPF)
-			m := watch(t, Options{Ports: []uint16{25}, Openers: []Opener{f.opener()}})
-			first := Seen{At: bootNow(), PID: pid, UID: aliceUID, UIDKnown: true, Remote: to, Socket: 1}
+			m := monitored(t, Options{Ports: []uint16{25}, Openers: []Opener{f.opener()}})
+			first := Seen{At: sinceBoot(), PID: pid, UID: aliceUID, UIDKnown: true, Remote: to, Socket: 1}
 			f.in <- first
 			if got := next(t, m).Connection; len(got.Chain) == 0 || got.Chain[0].PID != pid || got.Chain[0].WorkingDirectory != dir || got.UID != aliceUID ||
 				!strings.Contains(got.Basis, "uid 20001 connected; process "+strconv.Itoa(int(pid))+" did") {
@@ -134,7 +134,7 @@ func TestConnectionsToOurOwnMailServerAreLeftToTheDoor(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			to := sink(t, tt.uid, tt.program)
 			f := newFed(SourcePacket)
-			m := watch(t, Options{Ports: []uint16{to.Port()}, Openers: []Opener{f.opener()}, Exim: exim,
+			m := monitored(t, Options{Ports: []uint16{to.Port()}, Openers: []Opener{f.opener()}, Exim: exim,
 				Excluded: func(uid uint32) bool { return uid == tt.exclude }})
 			f.in <- connect(t, aliceUID, "/", to).syn(to)
 			until(t, m, "the connection", func(c Counts) bool { return c.ToMTA+c.Records == 1 })
@@ -153,9 +153,9 @@ func TestConnectionsToOurOwnMailServerAreLeftToTheDoor(t *testing.T) {
 			t.Fatal(err)
 		}
 		f := newFed(SourceEBPF)
-		m := watch(t, Options{Ports: []uint16{to.Port()}, Openers: []Opener{f.opener()}})
-		f.in <- Seen{At: bootNow(), Remote: to, Socket: 1, UID: aliceUID, UIDKnown: true, PID: 1}
-		f.in <- Seen{At: bootNow(), Remote: to, Socket: 1, Outcome: policy.OutcomeRefused}
+		m := monitored(t, Options{Ports: []uint16{to.Port()}, Openers: []Opener{f.opener()}})
+		f.in <- Seen{At: sinceBoot(), Remote: to, Socket: 1, UID: aliceUID, UIDKnown: true, PID: 1}
+		f.in <- Seen{At: sinceBoot(), Remote: to, Socket: 1, Outcome: policy.OutcomeRefused}
 		if got := next(t, m).Connection; got.UID != aliceUID || got.Outcome != policy.OutcomeRefused {
 			t.Errorf("got %+v, want a refused attempt of alice's", got)
 		}
@@ -166,26 +166,26 @@ func TestWhatIsNoBypassIsDroppedAndCounted(t *testing.T) {
 	to := sink(t, bobUID, "/usr/bin/perl")
 	var excluded atomic.Uint32
 	f := newFed(SourcePacket)
-	m := watch(t, Options{Ports: []uint16{to.Port()}, Openers: []Opener{f.opener()}, Exim: "/usr/bin/perl",
+	m := monitored(t, Options{Ports: []uint16{to.Port()}, Openers: []Opener{f.opener()}, Exim: "/usr/bin/perl",
 		Excluded: func(uid uint32) bool { return uid == excluded.Load() }})
 	c := connect(t, aliceUID, "/", to)
 	// perl is Exim's program here, so the listener is the mail server: by another address nobody listens
 	away := netip.MustParseAddrPort("192.0.2.1:" + strconv.Itoa(int(to.Port())))
-	f.in <- Seen{At: bootNow(), Local: c.local, Remote: away, Socket: 0, UIDKnown: true, UID: aliceUID, PID: c.pid}
+	f.in <- Seen{At: sinceBoot(), Local: c.local, Remote: away, Socket: 0, UIDKnown: true, UID: aliceUID, PID: c.pid}
 	if got := next(t, m).Connection; got.UID != aliceUID || !strings.Contains(got.Basis, "runs Exim's program as a user who is not") {
 		t.Errorf("Exim's program with alice's rights: got %+v", got)
 	}
 	delivery := start(t, 0, "/", "/usr/bin/perl", "-e", `$|=1; $<=20001; print "here\n"; <STDIN>`)
 	delivery.line(t)
-	f.in <- Seen{At: bootNow(), Local: c.local, Remote: away, Socket: 1, UIDKnown: true, UID: aliceUID, PID: int32(delivery.cmd.Process.Pid)}
+	f.in <- Seen{At: sinceBoot(), Local: c.local, Remote: away, Socket: 1, UIDKnown: true, UID: aliceUID, PID: int32(delivery.cmd.Process.Pid)}
 	until(t, m, "a process that runs Exim", func(n Counts) bool { return n.Excluded == 1 })
 	excluded.Store(aliceUID)
-	f.in <- Seen{At: bootNow(), Local: c.local, Remote: away, Socket: 2, UIDKnown: true, UID: aliceUID, PID: c.pid}
+	f.in <- Seen{At: sinceBoot(), Local: c.local, Remote: away, Socket: 2, UIDKnown: true, UID: aliceUID, PID: c.pid}
 	until(t, m, "an excluded user", func(n Counts) bool { return n.Excluded == 2 })
-	f.in <- Seen{At: bootNow(), Local: c.local, Remote: away, Socket: 2, UIDKnown: true, UID: aliceUID, PID: c.pid}
+	f.in <- Seen{At: sinceBoot(), Local: c.local, Remote: away, Socket: 2, UIDKnown: true, UID: aliceUID, PID: c.pid}
 	until(t, m, "a repeat", func(n Counts) bool { return n.Repeats == 1 && n.Seen == 4 })
-	f.in <- Seen{At: bootNow(), Local: c.local, Remote: netip.MustParseAddrPort("192.0.2.1:1"), Socket: 3}
-	f.in <- Seen{At: bootNow(), Local: c.local, Remote: away, Socket: 4, UIDKnown: true, UID: bobUID, Inode: 1}
+	f.in <- Seen{At: sinceBoot(), Local: c.local, Remote: netip.MustParseAddrPort("192.0.2.1:1"), Socket: 3}
+	f.in <- Seen{At: sinceBoot(), Local: c.local, Remote: away, Socket: 4, UIDKnown: true, UID: bobUID, Inode: 1}
 	if got := next(t, m).Connection; got.UID != bobUID {
 		t.Errorf("got %+v", got)
 	}
@@ -211,7 +211,7 @@ func TestTheBestSourceThatOpensIsUsed(t *testing.T) {
 		{"none, as it is set", SourceOff, SourceOff, LevelOff, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			m := watch(t, Options{Ports: []uint16{25}, Source: tt.setting,
+			m := monitored(t, Options{Ports: []uint16{25}, Source: tt.setting,
 				Openers: []Opener{refuse(SourceEBPF), refuse(SourcePacket), poll.opener()}})
 			waitStatus(t, m, func(s Status) bool { return s.Source == tt.want && len(s.Better) == tt.better && s.Level == tt.level })
 			s := m.Status()
@@ -231,7 +231,7 @@ func TestTheBestSourceThatOpensIsUsed(t *testing.T) {
 func TestASourceThatFailsIsReplacedAndComesBack(t *testing.T) {
 	var refusal atomic.Bool
 	ebpf, packet := newFed(SourceEBPF), newFed(SourcePacket)
-	m, err := New(Options{Ports: []uint16{25}, Boot: bootNow, Clock: origin.Clock(), Log: slog.New(slog.DiscardHandler),
+	m, err := New(Options{Ports: []uint16{25}, Boot: sinceBoot, Clock: origin.Clock(), Log: slog.New(slog.DiscardHandler),
 		Openers: []Opener{{Name: SourceEBPF, Open: func() (Source, error) {
 			if refusal.Load() {
 				return nil, errors.New("not now")
@@ -251,7 +251,7 @@ func TestASourceThatFailsIsReplacedAndComesBack(t *testing.T) {
 		return s.Source == SourcePacket && len(s.Better) == 1 && s.Counts.Lost == 3 && s.Level == LevelDegraded
 	})
 	waitStatus(t, m, func(s Status) bool { return s.Better[0].Error == "not now" })
-	packet.in <- Seen{At: bootNow(), Remote: netip.MustParseAddrPort("192.0.2.1:25"), UIDKnown: true, UID: aliceUID, Inode: 1}
+	packet.in <- Seen{At: sinceBoot(), Remote: netip.MustParseAddrPort("192.0.2.1:25"), UIDKnown: true, UID: aliceUID, Inode: 1}
 	if got := next(t, m).Connection; got.Seen != SourcePacket {
 		t.Errorf("got %+v", got)
 	}
@@ -263,7 +263,7 @@ func TestASourceThatFailsIsReplacedAndComesBack(t *testing.T) {
 		t.Error("two sources are active")
 	}
 	ebpf.in <- Seen{At: 1, Remote: netip.MustParseAddrPort("192.0.2.1:25"), UIDKnown: true, UID: aliceUID, PID: 1, Socket: 1} // told by packet
-	ebpf.in <- Seen{At: bootNow(), Remote: netip.MustParseAddrPort("192.0.2.1:25"), UIDKnown: true, UID: bobUID, PID: 1, Socket: 2}
+	ebpf.in <- Seen{At: sinceBoot(), Remote: netip.MustParseAddrPort("192.0.2.1:25"), UIDKnown: true, UID: bobUID, PID: 1, Socket: 2}
 	if got := next(t, m).Connection; got.Seen != SourceEBPF || got.UID != bobUID {
 		t.Errorf("got %+v, want the one that began after the change", got)
 	}
@@ -274,7 +274,7 @@ func TestASourceThatFailsIsReplacedAndComesBack(t *testing.T) {
 
 func TestAnOutcomeIsWaitedForButNotLong(t *testing.T) {
 	f := newFed(SourceEBPF)
-	m := watch(t, Options{Ports: []uint16{25}, Openers: []Opener{f.opener()}})
+	m := monitored(t, Options{Ports: []uint16{25}, Openers: []Opener{f.opener()}})
 	to := netip.MustParseAddrPort("192.0.2.1:25")
 	local := netip.MustParseAddrPort("198.51.100.1:4711")
 	tell := func(at int64, o policy.Outcome) {
@@ -297,7 +297,7 @@ func TestAnOutcomeIsWaitedForButNotLong(t *testing.T) {
 		{"an outcome of the socket's connection before", func(now int64) { tell(now-1, policy.OutcomeRefused); tell(now, 0) }, policy.OutcomeUnanswered},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			tt.tell(bootNow())
+			tt.tell(sinceBoot())
 			got := next(t, m).Connection
 			if got.Outcome != tt.want || (got.Local == local) != (tt.want == policy.OutcomeEstablished || tt.want == policy.OutcomeRefused) {
 				t.Errorf("got %+v, want %v", got, tt.want)
@@ -305,7 +305,7 @@ func TestAnOutcomeIsWaitedForButNotLong(t *testing.T) {
 			nothingMore(t, m)
 		})
 	}
-	now := bootNow()
+	now := sinceBoot()
 	tell(now, 0)
 	tell(now+1, 0) // the kernel gave the socket's place away
 	tell(now+2, policy.OutcomeEstablished)

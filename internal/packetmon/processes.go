@@ -128,6 +128,8 @@ func (k *worker) work(ctx context.Context, batch []sighting) {
 			k.outcome(&e.seen)
 		case k.isMTA(ctx, e):
 			k.m.passed(false)
+		case e.source == SourcePoll && k.redirected(e): // it knows what was wanted, as ebpf does
+			k.m.passed(true)
 		case e.seen.PID > 0:
 			k.known(ctx, e)
 		case !e.seen.UIDKnown:

@@ -119,9 +119,6 @@ func (m *Monitor) isOurs(ctx context.Context, s *Seen) error {
 		return fmt.Errorf("find our own process: %w", err)
 	}
 	p := &c.Processes[0]
-	if s.PID == 0 && int(p.PID) != os.Getpid() && len(c.Processes) > 1 {
-		p = &c.Processes[1] // a child of ours that is just being started holds all that we hold
-	}
 	if int(p.PID) != os.Getpid() {
 		return fmt.Errorf("find our own process: got %d, want %d", p.PID, os.Getpid())
 	}
@@ -133,7 +130,7 @@ func (m *Monitor) isOurs(ctx context.Context, s *Seen) error {
 
 // probed takes the connection of our own that a test waits for: it is not counted, nor
 // anything else that connects to that port while the test runs.
-func (w *watching) probed(s *Seen) bool {
+func (w *watcher) probed(s *Seen) bool {
 	p := w.m.probe.Load()
 	if p == nil || s.Remote != p.remote {
 		return false

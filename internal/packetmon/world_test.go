@@ -61,7 +61,7 @@ func (f *fed) opener() Opener {
 	return Opener{Name: f.name, Open: func() (Source, error) { return f, nil }}
 }
 
-func bootNow() int64 {
+func sinceBoot() int64 {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
 		panic(err)
@@ -69,10 +69,10 @@ func bootNow() int64 {
 	return ts.Nano()
 }
 
-// watch runs a monitor until the test ends.
-func watch(t *testing.T, o Options) *Monitor {
+// monitored runs a monitor until the test ends.
+func monitored(t *testing.T, o Options) *Monitor {
 	t.Helper()
-	o.Boot, o.Clock = bootNow, origin.Clock()
+	o.Boot, o.Clock = sinceBoot, origin.Clock()
 	if o.Log == nil {
 		o.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
 	}
@@ -112,7 +112,7 @@ func next(t *testing.T, m *Monitor) Record {
 // until waits until the counts are as wanted.
 func until(t *testing.T, m *Monitor, what string, ok func(Counts) bool) {
 	t.Helper()
-	for end := bootNow() + int64(patience); bootNow() < end; time.Sleep(time.Millisecond) {
+	for end := sinceBoot() + int64(patience); sinceBoot() < end; time.Sleep(time.Millisecond) {
 		if ok(m.Status().Counts) {
 			return
 		}
@@ -229,12 +229,12 @@ func connect(t *testing.T, uid uint32, dir string, to netip.AddrPort, more ...st
 }
 
 func (c client) syn(to netip.AddrPort) Seen {
-	return Seen{At: bootNow(), Local: c.local, Remote: to, Socket: 7}
+	return Seen{At: sinceBoot(), Local: c.local, Remote: to, Socket: 7}
 }
 
 func waitStatus(t *testing.T, m *Monitor, ok func(Status) bool) {
 	t.Helper()
-	for end := bootNow() + int64(patience); bootNow() < end; time.Sleep(time.Millisecond) {
+	for end := sinceBoot() + int64(patience); sinceBoot() < end; time.Sleep(time.Millisecond) {
 		if ok(m.Status()) {
 			return
 		}
