@@ -91,3 +91,34 @@ func TestTheRealSourcesEndToEnd(t *testing.T) {
 		})
 	}
 }
+
+func TestWithoutAnyRightTheSourcePollIsLeftAndSaysWhatIsLost(t *testing.T) {
+	if len(Openers(SourceOptions{})) == 0 {
+		t.Skip("SKIPPED: this build has no sources")
+	}
+	if !asAlice(t) {
+		return
+	}
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	to := l.Addr().(*net.TCPAddr).AddrPort()
+	ports := []uint16{to.Port()}
+	m := monitored(t, Options{Ports: ports, Openers: Openers(SourceOptions{Ports: ports, Boot: sinceBoot})})
+	waitStatus(t, m, func(s Status) bool { return s.Source == SourcePoll && strings.HasPrefix(s.SelfTest, "ok") })
+	s := m.Status()
+	said := fmt.Sprint(s.Problems)
+	if s.Level != LevelDegraded || len(s.Better) != 2 || !strings.Contains(said, "CAP_SYS_PTRACE") || !strings.Contains(said, "longer than the interval") {
+		t.Errorf("got %+v", s)
+	}
+	c, err := net.Dial("tcp4", to.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	if got := next(t, m).Connection; got.UID != aliceUID || !got.UIDKnown || len(got.Chain) == 0 || int(got.Chain[0].PID) != os.Getpid() {
+		t.Errorf("got %+v", got)
+	}
+}
