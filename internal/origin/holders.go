@@ -84,15 +84,36 @@ func (h *holders) try(ctx context.Context, pid int) {
 	}
 	began := bootNow()
 	held := p.holds(ctx, st.Uid, inodes)
-	if len(held) == 0 {
+	if len(held) > 0 {
+		p, err = p.whole()
+	}
+	switch {
+	case len(held) == 0:
 		p.close()
-	} else {
+	case err == nil:
 		h.found(p, held)
 	}
 	h.spent[st.Uid] += bootNow() - began
 	if len(inodes) == 0 || h.share > 0 && len(h.want) > 1 && h.spent[st.Uid] > h.share {
 		delete(h.want, st.Uid)
 	}
+}
+
+// whole returns the process that p, which it closes then, is a thread of. Threads are numbered
+// as processes are, and /proc opens them by their number though it does not list them.
+func (p proc) whole() (proc, error) {
+	pid, err := 0, error(nil)
+	if e := p.read("status", maxStatus, func(b []byte) { pid, err = parseThreadGroup(b) }); e != nil {
+		err = e
+	}
+	if err == nil && pid == p.pid {
+		return p, nil
+	}
+	p.close()
+	if err != nil {
+		return proc{}, err
+	}
+	return openProc(pid)
 }
 
 // holds looks through the process's descriptors, as far as ctx lets it, for the inodes and
@@ -128,12 +149,13 @@ func (p proc) holds(ctx context.Context, uid uint32, inodes map[uint32]bool) (he
 
 // socketInode reads "socket:[4711]".
 func socketInode(link []byte) (uint32, bool) {
-	s, ok := strings.CutPrefix(string(link), "socket:[")
-	if s, ok2 := strings.CutSuffix(s, "]"); ok && ok2 {
-		inode, err := strconv.ParseUint(s, 10, 32)
-		return uint32(inode), err == nil
+	s, ok1 := strings.CutPrefix(string(link), "socket:[")
+	s, ok2 := strings.CutSuffix(s, "]")
+	inode, err := strconv.ParseUint(s, 10, 32)
+	if !ok1 || !ok2 || err != nil {
+		return 0, false
 	}
-	return 0, false
+	return uint32(inode), true
 }
 
 // lastPID returns the number that the kernel gave last, 0 when it does not say.

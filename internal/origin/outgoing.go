@@ -14,11 +14,12 @@ type Outgoing struct {
 	Redirected bool
 }
 
-// OutgoingOwner returns whose the connection from local to remote is. With here, remote is
-// an address of this host, and a connection that a firewall rule brought there is looked
-// for by its port, as [Diag.ClientOwner] does. [ErrNotFound] means that it is too late to
-// ask: the kernel has forgotten the owner, which is never root for that.
-func (d *Diag) OutgoingOwner(local, remote netip.AddrPort, here bool) (Outgoing, error) {
+// OutgoingOwner returns whose the connection from local to remote is. Where here reports that
+// remote is an address of this host, a connection that a firewall rule brought there is
+// looked for by its port, as [Diag.ClientOwner] does; here is asked only if nothing is found
+// otherwise. [ErrNotFound] means that it is too late to ask: the kernel has forgotten the
+// owner, which is never root for that.
+func (d *Diag) OutgoingOwner(local, remote netip.AddrPort, here func() bool) (Outgoing, error) {
 	if !local.IsValid() || !remote.IsValid() {
 		return Outgoing{}, fmt.Errorf("find the owner of %v to %v: not an address", local, remote)
 	}
@@ -30,7 +31,7 @@ func (d *Diag) OutgoingOwner(local, remote netip.AddrPort, here bool) (Outgoing,
 		if err != nil || known {
 			return err
 		}
-		if !here {
+		if !here() {
 			return ErrNotFound
 		}
 		o.Redirected = true

@@ -129,27 +129,42 @@ func (p proc) uid() (uid uint32, err error) {
 	return uid, err
 }
 
-// parseUID reads the real uid from /proc/PID/status. Control bytes in the program's
-// name are escaped by the kernel, so no other line can begin with "Uid:".
+// parseUID reads the real uid from /proc/PID/status.
 func parseUID(b []byte) (uint32, error) {
-	for line := range bytes.Lines(b) {
-		rest, ok := bytes.CutPrefix(line, []byte("Uid:\t"))
-		if !ok {
-			continue
-		}
-		first, _, _ := strings.Cut(strings.TrimSpace(string(rest)), "\t")
-		uid, err := strconv.ParseUint(first, 10, 32)
-		if err != nil {
-			return 0, fmt.Errorf("read status: uid %.20q", first)
-		}
-		return uint32(uid), nil
+	first, _, _ := strings.Cut(statusLine(b, "Uid:\t"), "\t")
+	uid, err := strconv.ParseUint(first, 10, 32)
+	if err != nil {
+		return 0, fmt.Errorf("read status: uid %.20q", first)
 	}
-	return 0, errors.New("read status: no uid")
+	return uint32(uid), nil
+}
+
+// parseThreadGroup reads the number of the process that a thread belongs to.
+func parseThreadGroup(b []byte) (int, error) {
+	text := statusLine(b, "Tgid:\t")
+	pid, err := strconv.Atoi(text)
+	if err != nil || pid <= 0 {
+		return 0, fmt.Errorf("read status: process %.20q", text)
+	}
+	return pid, nil
+}
+
+// statusLine returns what follows name in /proc/PID/status. Control bytes in the program's
+// name are escaped by the kernel, so no other line can begin with it.
+func statusLine(b []byte, name string) string {
+	for line := range bytes.Lines(b) {
+		if rest, ok := bytes.CutPrefix(line, []byte(name)); ok {
+			return strings.TrimSpace(string(rest))
+		}
+	}
+	return ""
 }
 
 // describe returns all that can be read without touching the process's memory, and
-// its parent.
+// its parent. What goes first when a process ends is read first.
 func (p proc) describe() (policy.Process, int, error) {
+	exe, cwd := p.link("exe"), p.link("cwd")
+	root := p.root()
 	parent, started, err := p.stat()
 	if err != nil {
 		return policy.Process{}, 0, err
@@ -158,11 +173,10 @@ func (p proc) describe() (policy.Process, int, error) {
 	if err != nil {
 		return policy.Process{}, 0, err
 	}
-	root := p.root()
 	return policy.Process{
 		PID: int32(p.pid), UID: uid, Started: started,
-		Executable:       cleanLink(p.link("exe"), root),
-		WorkingDirectory: cleanLink(p.link("cwd"), root),
+		Executable:       cleanLink(exe, root),
+		WorkingDirectory: cleanLink(cwd, root),
 	}, parent, nil
 }
 

@@ -65,9 +65,9 @@ func (ps *Processes) lineage(ctx context.Context, p proc) (Chain, error) {
 		return Chain{}, err
 	}
 	defer second.close()
-	c := Chain{Cgroup: second.cgroup(), Hidden: second.hidden("cwd")}
+	var c Chain
 	var st unix.Stat_t
-	if err := unix.Fstat(second.dir, &st); err == nil {
+	if err := unix.Fstat(second.dir, &st); err == nil { // once it has ended this says 0
 		c.EUID = st.Uid
 	}
 	var runsExim [maxProcesses]bool
@@ -76,6 +76,7 @@ func (ps *Processes) lineage(ctx context.Context, p proc) (Chain, error) {
 		return Chain{}, ErrNotFound
 	}
 	c.RunsExim = runsExim[0]
+	c.Cgroup, c.Hidden = second.cgroup(), second.hidden("cwd")
 	return c, nil
 }
 

@@ -23,8 +23,8 @@ type sighting struct {
 	follows  bool // tells only what became of seen.Socket
 }
 
-// watching is one source at work. Its see is called by the source's goroutine.
-type watching struct {
+// watcher is one source at work. Its see is called by the source's goroutine.
+type watcher struct {
 	m    *Monitor
 	name string
 	// since is when this source took over: what began earlier the one before it has told.
@@ -34,7 +34,7 @@ type watching struct {
 // see takes a connection from the source. It must be quick, as the kernel's buffer fills
 // meanwhile, and asks the kernel for the owner before anything else that takes time: a
 // connection may be gone within microseconds.
-func (w *watching) see(s *Seen) {
+func (w *watcher) see(s *Seen) {
 	m := w.m
 	// The source's later word on a connection. Only ebpf gives one; the others say all at once.
 	if w.name == SourceEBPF && s.Outcome != policy.OutcomeUnknown {
@@ -56,16 +56,16 @@ func (w *watching) see(s *Seen) {
 		return
 	}
 	e := sighting{source: w.name, seen: *s}
-	here := m.own.has(s.Remote.Addr())
-	redirected := m.owner(&e, here)
-	m.hour.looked(m.minute(), e.seen.UIDKnown)
+	redirected := m.owner(&e)
 	if e.seen.UIDKnown && m.excluded(e.seen.UID) {
+		m.hour.looked(m.minute(), true)
 		m.count.excluded.Add(1)
 		return
 	}
-	if here && m.toMTA(&e, s.Remote, redirected) {
-		return
+	if m.own.has(s.Remote.Addr()) && m.toMTA(&e, s.Remote, redirected) {
+		return // whose it is does not matter here
 	}
+	m.hour.looked(m.minute(), e.seen.UIDKnown)
 	select {
 	case m.events <- e:
 	default:
@@ -76,7 +76,7 @@ func (w *watching) see(s *Seen) {
 
 // repeated reports whether this connection was reported before. That takes both ends: the
 // kernel gives the socket's place to the next one at once, so the number alone says nothing.
-func (w *watching) repeated(s *Seen) bool {
+func (w *watcher) repeated(s *Seen) bool {
 	if w.name == SourceEBPF || s.Local.Port() == 0 {
 		return false // told by the connect itself, which happens once
 	}
@@ -88,7 +88,7 @@ func (w *watching) repeated(s *Seen) bool {
 
 // owner finds out whose the connection is, where the source was not told, and reports
 // whether a firewall rule brought it to this host; its Remote is what was wanted then.
-func (m *Monitor) owner(e *sighting, here bool) (redirected bool) {
+func (m *Monitor) owner(e *sighting) (redirected bool) {
 	s := &e.seen
 	switch {
 	case s.UIDKnown && s.PID != 0:
@@ -102,7 +102,7 @@ func (m *Monitor) owner(e *sighting, here bool) (redirected bool) {
 		e.tooLate()
 		return false
 	}
-	o, err := m.diag.OutgoingOwner(s.Local, s.Remote, here)
+	o, err := m.diag.OutgoingOwner(s.Local, s.Remote, func() bool { return m.worthSearching(s) })
 	m.asked(err)
 	switch {
 	case errors.Is(err, origin.ErrNotFound):
@@ -121,6 +121,17 @@ func (m *Monitor) owner(e *sighting, here bool) (redirected bool) {
 		}
 	}
 	return o.Redirected
+}
+
+// worthSearching reports whether a connection to this host that the kernel does not know may
+// have been brought here by a firewall rule, and has to be searched for: that takes a walk
+// through all sockets. A mail server's own are told without.
+func (m *Monitor) worthSearching(s *Seen) bool {
+	if s.Local.Addr().IsLoopback() || !m.own.has(s.Remote.Addr()) {
+		return false
+	}
+	_, sure, err := m.mtas.at(s.Remote)
+	return err == nil && !sure && m.searches.allow(m.opt.Boot())
 }
 
 func ownedBasis(source string, s *Seen) string {
@@ -144,7 +155,8 @@ func (m *Monitor) toMTA(e *sighting, to netip.AddrPort, redirected bool) bool {
 		e.listener = listener
 		return false
 	}
-	m.passed(redirected)
+	// Who connects to the loopback address comes from there, unless he wanted to go elsewhere.
+	m.passed(redirected || e.late && to.Addr().IsLoopback() && !e.seen.Local.Addr().IsLoopback())
 	return true
 }
 
@@ -189,11 +201,17 @@ func describe(e *sighting, c *origin.Chain, how string) string {
 	p := &c.Processes[0]
 	var b strings.Builder
 	fmt.Fprintf(&b, "process %d %s", p.PID, how)
+	if p.Executable == "" && p.WorkingDirectory == "" && !c.Hidden {
+		b.WriteString(", which was ending")
+	}
 	if p.UID != e.seen.UID {
 		fmt.Fprintf(&b, ", which runs as uid %d by now", p.UID)
 	}
 	if c.EUID != p.UID {
 		fmt.Fprintf(&b, ", with the rights of uid %d", c.EUID)
+	}
+	if c.RunsExim {
+		b.WriteString("; it runs Exim's program as a user who is not Exim's")
 	}
 	if c.Hidden {
 		b.WriteString("; its program and directory may not be read by us")

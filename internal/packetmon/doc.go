@@ -10,6 +10,12 @@
 //
 //	Source ─▶ Monitor: repeats, excluded uids, own Exim ─▶ socket's owner ─▶ processes ─▶ Record
 //
+// A source's goroutine does no more than must be done at once: the owner, which the kernel
+// forgets with the connection. One more looks at the processes behind a bounded queue; when
+// that is full, connections are handed on for their uid alone, which is what counts and
+// limits. Nobody waits for whom the records are for. Status tells what gets lost by all this.
+//
 // "osmd watch" runs it with just the capabilities that it needs and writes the records to
-// the daemon ([Serve]); the daemon reads them ([Follow]) and has each one judged.
+// the daemon ([Serve]); the daemon reads them ([Follow]) and has each one judged. On the
+// wire is one [Message] a line.
 package packetmon

@@ -21,6 +21,7 @@ const (
 	// maxServerEnds bounds the questions about one connection: hosts may have thousands of
 	// addresses, while redirecting rules lead to the loopback address or to the client's own.
 	maxServerEnds = 8
+	maxSearches   = 50 // a second: walks through all sockets, of a millisecond or more each
 )
 
 // ownAddresses knows this host's addresses. It is safe for concurrent use.
@@ -172,4 +173,18 @@ func (s *mailServers) redirected(local, remote netip.AddrPort, own []netip.Addr,
 		}
 	}
 	return s.diag.ServerEnd(local, servers)
+}
+
+// perSecond lets so many through in each second. It is for one goroutine.
+type perSecond struct {
+	limit, n int
+	second   int64
+}
+
+func (p *perSecond) allow(now int64) bool {
+	if second := now / int64(time.Second); second != p.second {
+		p.second, p.n = second, 0
+	}
+	p.n++
+	return p.n <= p.limit
 }

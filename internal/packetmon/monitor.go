@@ -49,7 +49,8 @@ type Monitor struct {
 	processes *origin.Processes
 	own       *ownAddresses
 	mtas      *mailServers
-	repeats   *repeats // the active source's goroutine's
+	repeats   *repeats // the active source's goroutine's, as are the searches
+	searches  perSecond
 	events    chan sighting
 	out       *outbox
 	count     counters
@@ -95,7 +96,7 @@ func New(o Options) (*Monitor, error) {
 		o.Openers = o.Openers[i : i+1]
 	}
 	m := &Monitor{
-		opt: o, diag: origin.NewDiag(), own: &ownAddresses{boot: o.Boot}, repeats: newRepeats(maxRepeats),
+		opt: o, diag: origin.NewDiag(), own: &ownAddresses{boot: o.Boot}, repeats: newRepeats(maxRepeats), searches: perSecond{limit: maxSearches},
 		events: make(chan sighting, maxEvents), out: newOutbox(), hour: &lastHour{}, retry: retryTime, refused: map[string]string{},
 	}
 	m.processes = origin.NewProcesses(o.Exim, func(error) { m.stuckAt.Store(o.Boot()) })
@@ -200,7 +201,7 @@ func (m *Monitor) close(s Source) {
 // watch runs the source until it fails, or a better one can be opened, or ctx ends. It
 // returns the better one with its place, or from which place on to look for another one.
 func (m *Monitor) watch(ctx context.Context, s Source, at int, since int64) (better Source, place int) {
-	w := &watching{m: m, name: s.Name(), since: since}
+	w := &watcher{m: m, name: s.Name(), since: since}
 	m.activate(s)
 	running, cancel := context.WithCancel(ctx)
 	ended := make(chan error, 1)

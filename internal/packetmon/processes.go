@@ -16,16 +16,13 @@ const (
 	maxSearch   = 1024                   // looked for in one pass over all processes
 	batchTime   = 250 * time.Millisecond // for one pass
 	chainTime   = 30 * time.Millisecond  // for one process of which the number is known
+	someEvents  = 64                     // waiting: nobody has more than his share of the time
 	manyEvents  = 1024                   // waiting: a user's process that was found just now is enough
 	foundLately = 200 * time.Millisecond
-	slowChain   = 4 * time.Millisecond // a process takes so long only if its owner wants it to
-	slowPause   = time.Second          // so long his processes are not looked at then
-	maxUsers    = 4096                 // whose last process is remembered
+	userTime    = 400 * time.Millisecond // of each second for one user's processes, who may make it slow
+	maxUsers    = 4096                   // whose last process is remembered
 
-	holdTime = 100 * time.Millisecond // for what becomes of a connection
-	maxHeld  = 4096
-	maxEarly = 1024
-	clockHz  = 100 // USER_HZ: the unit of start times, the same on all systems
+	clockHz = 100 // USER_HZ: the unit of start times, the same on all systems
 )
 
 // worker looks for the processes of the connections, and holds those of which the source
@@ -37,22 +34,15 @@ type worker struct {
 	early map[uint64]Seen        // outcomes that were read before their connection
 	swept int64                  // when they were looked through last
 	users map[uint32]*user
-}
-
-// heldRecord is a connection of which it will be told what became.
-type heldRecord struct {
-	e     sighting
-	chain origin.Chain
-	why   string
-	until int64 // boot time
-	gone  bool  // handed on already
+	left  int // of the batch that is worked on
 }
 
 // user is what is remembered of a uid: evidence for his next connections.
 type user struct {
 	last   string // his last process that was found, in words
 	found  int64  // boot time
-	paused int64  // boot time until which his processes are not looked at
+	second int64  // in which his processes were looked at last, since boot
+	spent  int64  // on them in it, in nanoseconds
 }
 
 func newWorker(m *Monitor) *worker {
@@ -67,21 +57,26 @@ func (k *worker) run(ctx context.Context) {
 		if len(k.order) > 0 {
 			timer.Reset(max(time.Duration(k.order[0].until-k.m.opt.Boot()), time.Millisecond))
 		}
+		var batch []sighting
 		select {
 		case <-ctx.Done():
 			k.finish()
 			return
 		case e := <-k.m.events:
-			k.guarded(ctx, k.batch(e))
+			batch = k.batch(e)
 		case <-timer.C:
+			batch = k.batch()
 		}
-		k.expire()
+		taken := k.m.opt.Boot()
+		k.guarded(ctx, batch)
+		if len(batch) < maxSearch { // else what is waited for may be among those left
+			k.expire(taken)
+		}
 	}
 }
 
-// batch takes what waits behind first.
-func (k *worker) batch(first sighting) []sighting {
-	batch := []sighting{first}
+// batch takes what waits, behind what was taken.
+func (k *worker) batch(batch ...sighting) []sighting {
 	for len(batch) < maxSearch {
 		select {
 		case e := <-k.m.events:
@@ -127,11 +122,14 @@ func (k *worker) work(ctx context.Context, batch []sighting) {
 	var search []*sighting
 	for i := range batch {
 		e := &batch[i]
+		k.left = len(batch) - 1 - i
 		switch {
 		case e.follows:
 			k.outcome(&e.seen)
 		case k.isMTA(ctx, e):
 			k.m.passed(false)
+		case e.source == SourcePoll && k.redirected(e): // it knows what was wanted, as ebpf does
+			k.m.passed(true)
 		case e.seen.PID > 0:
 			k.known(ctx, e)
 		case !e.seen.UIDKnown:
@@ -159,12 +157,12 @@ func (k *worker) spared(e *sighting) bool {
 	if u == nil {
 		return false
 	}
-	now := k.m.opt.Boot()
+	now, waiting := k.m.opt.Boot(), k.left+len(k.m.events)
 	why := "there was too much to do to look for its process"
 	switch {
-	case now < u.paused:
+	case waiting >= someEvents && now/int64(time.Second) == u.second && u.spent > int64(userTime):
 		why = "its user's processes take too long to look at"
-	case len(k.m.events) < manyEvents || now-u.found > int64(foundLately):
+	case waiting < manyEvents || now-u.found > int64(foundLately):
 		return false
 	}
 	e.skipped = true
@@ -181,9 +179,7 @@ func (k *worker) known(ctx context.Context, e *sighting) {
 	defer cancel()
 	began := k.m.opt.Boot()
 	c, err := k.m.processes.Chain(ctx, e.seen.PID)
-	if k.m.opt.Boot()-began > int64(slowChain) {
-		k.user(e.seen.UID).paused = k.m.opt.Boot() + int64(slowPause)
-	}
+	k.user(e.seen.UID).spend(began, k.m.opt.Boot())
 	name := fmt.Sprintf("process %d", e.seen.PID)
 	switch {
 	case errors.Is(err, origin.ErrNotFound):
@@ -192,7 +188,7 @@ func (k *worker) known(ctx context.Context, e *sighting) {
 		k.hand(e, origin.Chain{}, k.missing(e, fmt.Sprintf("%s cannot be read: %v", name, err)))
 	case startedAfter(&c.Processes[0], e.seen.At):
 		k.hand(e, origin.Chain{}, k.missing(e, name+" was gone, and its number given to another one"))
-	case c.RunsExim:
+	case k.delivers(&c):
 		k.m.count.excluded.Add(1)
 	case c.Processes[0].UID != e.seen.UID && c.EUID != e.seen.UID:
 		// It may have changed its user, or be of another numbering than ours: not a word on it
@@ -202,6 +198,13 @@ func (k *worker) known(ctx context.Context, e *sighting) {
 		k.found(e, &c)
 		k.hand(e, c, describe(e, &c, "did"))
 	}
+}
+
+// delivers reports whether the process is Exim at its own work, which runs with the rights
+// of Exim's user or root's, for whomever it is. That it runs Exim's program does not prove
+// it: by "exim -be" and a ${readsocket anybody has it connect for him, with his own rights.
+func (k *worker) delivers(c *origin.Chain) bool {
+	return c.RunsExim && (c.EUID == 0 || k.m.excluded(c.EUID))
 }
 
 // startedAfter reports whether p began after the boot time at, in nanoseconds: it has the
@@ -245,7 +248,7 @@ func (k *worker) search(ctx context.Context, events []*sighting) {
 }
 
 func (k *worker) holder(e *sighting, c *origin.Chain) {
-	if c.RunsExim {
+	if k.delivers(c) {
 		k.m.count.excluded.Add(1)
 		return
 	}
@@ -255,10 +258,10 @@ func (k *worker) holder(e *sighting, c *origin.Chain) {
 
 // found remembers the process for later connections of its user.
 func (k *worker) found(e *sighting, c *origin.Chain) {
-	if c.Hidden {
+	p := &c.Processes[0]
+	if c.Hidden && p.UID != 0 { // some of root's are out of reach for everybody
 		k.m.hidden.Store(true)
 	}
-	p := &c.Processes[0]
 	u := k.user(e.seen.UID)
 	u.found = k.m.opt.Boot()
 	u.last = legible(fmt.Sprintf("process %d, %.200s in %.200s", p.PID, p.Executable, p.WorkingDirectory), maxBasis/2)
@@ -276,106 +279,18 @@ func (k *worker) user(uid uint32) *user {
 	return u
 }
 
+// spend counts the time that was taken by looking at a process of the user's.
+func (u *user) spend(from, to int64) {
+	if second := to / int64(time.Second); second != u.second {
+		u.second, u.spent = second, 0
+	}
+	u.spent += to - from
+}
+
 // missing says why there is no process, and what an earlier connection told.
 func (k *worker) missing(e *sighting, why string) string {
 	if u := k.users[e.seen.UID]; e.seen.UIDKnown && u != nil && u.last != "" {
 		return why + "; from an earlier connection of this uid: " + u.last
 	}
 	return why
-}
-
-// hand hands e on, if nothing more will be told about it.
-func (k *worker) hand(e *sighting, c origin.Chain, why string) {
-	if e.source != SourceEBPF {
-		k.m.emit(e, c, why)
-		return
-	}
-	h := &heldRecord{e: *e, chain: c, why: why, until: e.seen.At + int64(holdTime)}
-	// The kernel gives the number to the next socket once this one is closed.
-	k.release(k.held[e.seen.Socket])
-	if len(k.order) >= maxHeld {
-		k.m.count.unheld.Add(1)
-		k.m.emit(&h.e, h.chain, h.why)
-		return
-	}
-	k.held[e.seen.Socket] = h
-	k.order = append(k.order, h)
-	if early, ok := k.early[e.seen.Socket]; ok {
-		delete(k.early, e.seen.Socket)
-		if early.At >= e.seen.At {
-			k.outcome(&early)
-		}
-	}
-}
-
-// outcome takes what became of a connection. It may be read before the connection itself:
-// each processor has its own buffer.
-func (k *worker) outcome(s *Seen) {
-	h := k.held[s.Socket]
-	if h == nil || s.At < h.e.seen.At {
-		if len(k.early) >= maxEarly {
-			clear(k.early) // of connections handed on long ago, for the most
-		}
-		k.early[s.Socket] = *s
-		return
-	}
-	h.e.seen.Outcome = s.Outcome
-	if s.Local.Port() != 0 {
-		h.e.seen.Local = s.Local
-	}
-	if s.Outcome == policy.OutcomeEstablished && k.redirected(&h.e) {
-		k.m.count.redirected.Add(1)
-		k.drop(h)
-		return
-	}
-	k.release(h)
-}
-
-// redirected reports whether a connection that was answered ended at our own mail server.
-func (k *worker) redirected(e *sighting) bool {
-	local, remote := e.seen.Local, e.seen.Remote
-	if k.m.own.has(remote.Addr()) || !k.m.own.has(local.Addr()) {
-		return false // of another network namespace: what happens there is not seen from here
-	}
-	here, err := k.m.mtas.redirected(local, remote, k.m.own.all(local.Addr()), k.m.opt.Ports)
-	if err != nil {
-		e.basis += fmt.Sprintf("; whether it was redirected is not known (%.100v)", err)
-	}
-	return here
-}
-
-// expire hands on those that were held long enough.
-func (k *worker) expire() {
-	now := k.m.opt.Boot()
-	n := 0
-	for ; n < len(k.order) && (k.order[n].gone || k.order[n].until <= now); n++ {
-		if h := k.order[n]; !h.gone && h.e.seen.Outcome == policy.OutcomeUnknown {
-			h.e.seen.Outcome = policy.OutcomeUnanswered
-		}
-		k.release(k.order[n])
-		k.order[n] = nil
-	}
-	k.order = k.order[n:]
-	if now-k.swept < int64(time.Second) {
-		return
-	}
-	k.swept = now
-	for socket, s := range k.early {
-		if now-s.At > int64(time.Second) {
-			delete(k.early, socket)
-		}
-	}
-}
-
-func (k *worker) release(h *heldRecord) {
-	if h == nil || h.gone {
-		return
-	}
-	k.drop(h)
-	k.m.emit(&h.e, h.chain, h.why)
-}
-
-func (k *worker) drop(h *heldRecord) {
-	h.gone = true
-	delete(k.held, h.e.seen.Socket)
 }

@@ -58,6 +58,11 @@ func bound(r *Record) (within bool) {
 	if !c.UIDKnown && c.UID != 0 {
 		c.UID, b.within = 0, false
 	}
+	b.chain(c)
+	return b.within
+}
+
+func (b *bounder) chain(c *policy.Connection) {
 	if len(c.Chain) > maxChain {
 		c.Chain, b.within = c.Chain[:maxChain], false
 	}
@@ -80,7 +85,6 @@ func bound(r *Record) (within bool) {
 	if len(c.Chain) == 0 {
 		c.Chain = nil
 	}
-	return b.within
 }
 
 func textsOf(p *policy.Process) int {

@@ -130,13 +130,13 @@ func (m *Monitor) isOurs(ctx context.Context, s *Seen) error {
 
 // probed takes the connection of our own that a test waits for: it is not counted, nor
 // anything else that connects to that port while the test runs.
-func (w *watching) probed(s *Seen) bool {
+func (w *watcher) probed(s *Seen) bool {
 	p := w.m.probe.Load()
 	if p == nil || s.Remote != p.remote {
 		return false
 	}
 	e := sighting{source: w.name, seen: *s}
-	w.m.owner(&e, true)
+	w.m.owner(&e)
 	if e.seen.UIDKnown && e.seen.UID != p.uids[0] && e.seen.UID != p.uids[1] {
 		return true // somebody else's
 	}

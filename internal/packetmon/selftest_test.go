@@ -19,7 +19,7 @@ func (s *testable) AddPort(port uint16) error {
 	if s.add != nil {
 		return s.add
 	}
-	for _, seen := range s.tell(Seen{At: bootNow(), Remote: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port),
+	for _, seen := range s.tell(Seen{At: sinceBoot(), Remote: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port),
 		UID: uint32(os.Getuid()), UIDKnown: true, PID: int32(os.Getpid()), Socket: 1}) {
 		s.in <- seen
 	}
@@ -50,7 +50,7 @@ func TestTheSelfTestSaysWhichStepFailed(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := &testable{fed: newFed(SourceEBPF), add: tt.add, tell: tt.tell}
-			m := watch(t, Options{Ports: []uint16{25}, Openers: []Opener{{Name: SourceEBPF, Open: func() (Source, error) { return s, nil }}}})
+			m := monitored(t, Options{Ports: []uint16{25}, Openers: []Opener{{Name: SourceEBPF, Open: func() (Source, error) { return s, nil }}}})
 			waitStatus(t, m, func(s Status) bool { return strings.HasPrefix(s.SelfTest, tt.want) && s.Level == tt.level })
 			if n := m.Status().Counts; n != (Counts{}) {
 				t.Errorf("the test was counted: %+v", n)
@@ -58,6 +58,6 @@ func TestTheSelfTestSaysWhichStepFailed(t *testing.T) {
 			nothingMore(t, m)
 		})
 	}
-	m := watch(t, Options{Ports: []uint16{25}, Openers: []Opener{newFed(SourcePoll).opener()}})
+	m := monitored(t, Options{Ports: []uint16{25}, Openers: []Opener{newFed(SourcePoll).opener()}})
 	waitStatus(t, m, func(s Status) bool { return strings.HasPrefix(s.SelfTest, "not made") })
 }

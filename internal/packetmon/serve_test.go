@@ -21,7 +21,7 @@ import (
 // served is a monitor without a source whose records the test puts in.
 func served(t *testing.T) (m *Monitor, socket string, stop func()) {
 	t.Helper()
-	m, err := New(Options{Ports: []uint16{25}, Source: SourceOff, Boot: bootNow, Clock: origin.Clock(), Log: slog.New(slog.DiscardHandler)})
+	m, err := New(Options{Ports: []uint16{25}, Source: SourceOff, Boot: sinceBoot, Clock: origin.Clock(), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,14 +119,14 @@ func TestRecordsAreHandedOnOnceAndInOrder(t *testing.T) {
 		t.Errorf("status: got %+v", s)
 	}
 	stop()
-	for end := bootNow() + int64(patience); ; time.Sleep(time.Millisecond) {
+	for end := sinceBoot() + int64(patience); ; time.Sleep(time.Millisecond) {
 		// until the server has noticed that the follower is gone: what is sent before is lost
 		c, err := net.Dial("unix", socket)
 		if err == nil {
 			_ = c.Close()
 			break
 		}
-		if bootNow() > end {
+		if sinceBoot() > end {
 			t.Fatal(err)
 		}
 	}
@@ -217,7 +217,7 @@ func TestAFollowerComesBackAndBelievesOnlyRoot(t *testing.T) {
 	if err := await(t, f.gone, "the news that there is no watch"); !strings.Contains(err.Error(), "connect to the watch") {
 		t.Errorf("got %v", err)
 	}
-	m, err := New(Options{Source: SourceOff, Boot: bootNow, Clock: origin.Clock(), Log: slog.New(slog.DiscardHandler)})
+	m, err := New(Options{Source: SourceOff, Boot: sinceBoot, Clock: origin.Clock(), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

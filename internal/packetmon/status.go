@@ -49,7 +49,7 @@ type Counts struct {
 	Repeats    uint64 `json:"repeats"`    // reported once more
 	Excluded   uint64 `json:"excluded"`   // of an excluded user, or Exim's own
 	ToMTA      uint64 `json:"to_mta"`     // to this host's own mail server
-	Redirected uint64 `json:"redirected"` // brought to this host's own mail server by a firewall rule
+	Redirected uint64 `json:"redirected"` // brought there by a firewall rule, as far as that can be told
 
 	UIDUnknown     uint64 `json:"uid_unknown"`     // records without a uid
 	TooLate        uint64 `json:"too_late"`        // of them: the kernel had forgotten the owner when it was asked

@@ -1,0 +1,191 @@
+package origin
+
+import (
+	"context"
+	"errors"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// holdScript opens sockets, says its process and their inodes, has a child hold the first
+// of them if it is told so, and waits.
+const holdScript = `use Socket; $|=1; my ($n,$fork)=@ARGV; my @s;
+for (1..$n) { socket(my $s, PF_INET, SOCK_STREAM, 0) or die; push @s, $s }
+print "$$ ", join(" ", map { (readlink("/proc/$$/fd/".fileno($_)) =~ /(\d+)/)[0] } @s), "\n";
+if ($fork) { my $pid=fork; if (!$pid) { <STDIN>; exit } print "$pid\n"; } <STDIN>;`
+
+func holding(t *testing.T, uid uint32, args ...string) (c *child, pid int32, sockets []Socket) {
+	t.Helper()
+	c = start(t, spec{uid: uid, dir: "/", env: []string{"HTTP_HOST=shop.example"}, args: append([]string{"/usr/bin/perl", "-e", holdScript}, args...)})
+	for i, word := range strings.Fields(c.line(t)) {
+		n, err := strconv.ParseUint(word, 10, 32)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			pid = int32(n)
+		} else {
+			sockets = append(sockets, Socket{UID: uid, Inode: uint32(n)})
+		}
+	}
+	return c, pid, sockets
+}
+
+func inTime(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func TestHoldersFindsAllInOnePass(t *testing.T) {
+	ps := NewProcesses("", func(error) {})
+	_, alice, ofAlice := holding(t, aliceUID, "300")
+	_, bob, ofBob := holding(t, bobUID, "1")
+	forked, _, ofForked := holding(t, bobUID, "1", "fork")
+	childOfForked, err := strconv.Atoi(forked.line(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[Socket]int32{ofBob[0]: bob, ofForked[0]: int32(childOfForked)}
+	for _, s := range ofAlice {
+		want[s] = alice
+	}
+	asked := []Socket{{UID: aliceUID, Inode: 0}, {UID: bobUID, Inode: ofAlice[0].Inode}} // nobody's, and not bob's
+	for s := range want {
+		asked = append(asked, s)
+	}
+	calls := 0
+	err = ps.Holders(inTime(t), asked, func(c Chain, held []Socket) {
+		calls++
+		for _, s := range held {
+			if want[s] != c.Processes[0].PID || c.EUID != s.UID || c.RunsExim || c.Hidden {
+				t.Errorf("%+v: got %+v, want process %d", s, c, want[s])
+			}
+			delete(want, s)
+		}
+		if c.Processes[0].HTTPHost != "shop.example" || len(c.Processes[0].Args) == 0 {
+			t.Errorf("got %+v", c.Processes[0])
+		}
+	})
+	if err != nil || len(want) > 0 || calls != 3 {
+		t.Errorf("%d calls, err %v, not found: %v", calls, err, want)
+	}
+}
+
+func TestHoldersNamesTheProcessAndNotItsThread(t *testing.T) {
+	l, _ := listen(t, "127.0.0.1:0")
+	raw, err := l.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	var statErr error
+	if err := errors.Join(raw.Control(func(fd uintptr) { statErr = unix.Fstat(int(fd), &st) }), statErr); err != nil {
+		t.Fatal(err)
+	}
+	var threads sync.WaitGroup
+	stop := make(chan struct{})
+	for range 8 { // the newest numbers are those of threads
+		started := make(chan struct{})
+		threads.Go(func() {
+			runtime.LockOSThread() // and never unlocked: it ends with its goroutine
+			close(started)
+			<-stop
+		})
+		<-started
+	}
+	defer threads.Wait()
+	defer close(stop)
+	found := int32(0)
+	err = NewProcesses("", nil).Holders(inTime(t), []Socket{{UID: uint32(os.Getuid()), Inode: uint32(st.Ino)}}, func(c Chain, _ []Socket) {
+		found = c.Processes[0].PID
+	})
+	if err != nil || int(found) != os.Getpid() {
+		t.Errorf("got %d, %v, want this process, %d", found, err, os.Getpid())
+	}
+}
+
+func TestHoldersGivesNobodyAllOfTheTime(t *testing.T) {
+	_, pid, sockets := holding(t, aliceUID, "1")
+	h := holders{want: map[uint32]map[uint32]bool{aliceUID: {1: true, sockets[0].Inode: true}, bobUID: {1: true}},
+		found: func(p proc, _ []Socket) { p.close() }, spent: map[uint32]time.Duration{}, share: 1}
+	h.try(inTime(t), int(pid))
+	if h.want[aliceUID] != nil || h.want[bobUID] == nil {
+		t.Errorf("got %v, want alice's search ended for bob's sake", h.want)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := NewProcesses("", nil).Holders(ctx, []Socket{{UID: aliceUID, Inode: 1}}, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("no time: got %v", err)
+	}
+}
+
+func TestChainEndsWithTheFirstOfAnotherUser(t *testing.T) {
+	dir := publicDir(t)
+	c := start(t, spec{uid: aliceUID, dir: dir, args: []string{"/bin/sh", "-c", `perl -e '$|=1; print "$$\n"; <STDIN>'; true`}})
+	pid, err := strconv.Atoi(c.line(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := NewProcesses("/usr/bin/perl", func(error) {}).Chain(inTime(t), int32(pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ps := got.Processes
+	if len(ps) != 3 || ps[0].PID != int32(pid) || ps[0].WorkingDirectory != dir || ps[1].UID != aliceUID || int(ps[2].PID) != os.Getpid() {
+		t.Errorf("got %+v, want perl, sh and this test", ps)
+	}
+	if !got.RunsExim || got.EUID != aliceUID || got.Hidden {
+		t.Errorf("got %+v", got)
+	}
+	if _, err := NewProcesses("", nil).Chain(inTime(t), 1<<22); !errors.Is(err, ErrNotFound) {
+		t.Errorf("no such process: got %v", err)
+	}
+}
+
+func TestParseCgroup(t *testing.T) {
+	for _, tt := range []struct{ name, file, want string }{
+		{"version 2", "0::/user.slice/user-20001.slice\n", "/user.slice/user-20001.slice"},
+		{"LVE goes before all others", "5:memory:/x\n4:cpu:/lve20001/a\n0::/y\n", "/lve20001/a"},
+		{"version 1 alone", "5:memory:/\n4:cpu:/x\n3:freezer:/y\n", "/x"},
+		{"the root says nothing", "0::/\n", ""},
+		{"colons in the name", "0::/a:b\n", "/a:b"},
+		{"control bytes and spaces", "0::/a\x1b[2J\n0::/a b\n", ""},
+		{"cut short", "0::/user.sl", ""},
+		{"too long", "0::/" + strings.Repeat("x", maxCgroup) + "\n", ""},
+		{"no path", "0::x\n\n::\nabc\n", ""},
+	} {
+		if got := parseCgroup([]byte(tt.file)); got != tt.want {
+			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
+func FuzzParseCgroup(f *testing.F) {
+	f.Add([]byte("4:cpu:/lve20001\n0::/x\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		got := parseCgroup(b)
+		if len(got) > maxCgroup || got != "" && got[0] != '/' || strings.ContainsFunc(got, func(r rune) bool { return r <= ' ' || r > '~' }) {
+			t.Fatalf("%q: got %q", b, got)
+		}
+	})
+}
+
+func FuzzSocketInode(f *testing.F) {
+	f.Add(uint32(4711), []byte("socket:[x]"))
+	f.Fuzz(func(t *testing.T, n uint32, b []byte) {
+		if got, ok := socketInode([]byte("socket:[" + strconv.FormatUint(uint64(n), 10) + "]")); !ok || got != n {
+			t.Fatalf("%d: got %d, %v", n, got, ok)
+		}
+		if got, ok := socketInode(b); !ok && got != 0 {
+			t.Fatalf("%q: got %d", b, got)
+		}
+	})
+}
