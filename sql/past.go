@@ -93,7 +93,9 @@ func (c *cursor) pastQuery(ctx context.Context, f PastFilter) (query string, arg
 	query = "SELECT " + countedColumns + " FROM decisions WHERE seq BETWEEN ? AND ? AND at >= ? AND flags & 15 <> ? AND flags >> ? & 31 <> ?"
 	args = []value{int64(policy.SourceSystem), int64(flagReason), int64(policy.ReasonMalformed)}
 	if f.Connections {
-		query += " AND flags & 15 = " + sourceDirect
+		// Where they may go is not kept: those that an exemption let go there are no limit's.
+		query += " AND flags & 15 = " + sourceDirect + " AND (flags & ? <> 0 OR flags >> ? & 31 <> ?)"
+		args = append(args, int64(flagCounted), int64(flagReason), int64(policy.ReasonExempt))
 	} else {
 		query += " AND flags & 15 <> " + sourceDirect
 	}

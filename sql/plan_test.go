@@ -47,7 +47,13 @@ func TestNothingIsReadFromEndToEnd(t *testing.T) {
 		"one name":                   func() error { _, err := f.KnowsAccount(ctx, "shop1"); return err },
 		"shares":                     func() error { _, err := f.Shares(ctx, "shop1", since); return err },
 		"the past":                   func() error { return f.past(ctx, PastFilter{Since: since, Newest: 1000}) },
-		"the past of an account":     func() error { return f.past(ctx, PastFilter{Since: since, Newest: 1000, Accounts: many}) },
+		"the past of connections": func() error {
+			return f.past(ctx, PastFilter{Since: since, Newest: 1000, Connections: true})
+		},
+		"the past of connections of some": func() error {
+			return f.past(ctx, PastFilter{Since: since, Newest: 1000, Connections: true, Accounts: many})
+		},
+		"the past of an account": func() error { return f.past(ctx, PastFilter{Since: since, Newest: 1000, Accounts: many}) },
 		"top of a reseller": func() error {
 			_, err := f.Top(ctx, TopFilter{Since: since, By: "recipients", Accounts: many, Limit: 10})
 			return err

@@ -29,7 +29,7 @@ func chartSeries() []series {
 
 // connectionSeries is the one part of a chart of connections.
 func connectionSeries() []series {
-	return []series{{"connections", "denied", func(b *control.Bucket) int64 { return b.Connections }}}
+	return []series{{"connections", "observe", func(b *control.Bucket) int64 { return b.Connections }}}
 }
 
 // chart is messages by verdict over time, or connections, as columns. It is drawn in percent of the width

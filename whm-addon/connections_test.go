@@ -27,7 +27,7 @@ func TestConnectionsAreShownWhereSomebodyLooks(t *testing.T) {
 		"now":                              {"Connections past Exim per minute"},
 		"events/1":                         {"The connections that were over", "The connections that used the limit up", "What its connections have in common", "Over the limit 1 connection", "Connections are seen and counted"},
 		"events":                           {"direct-hour", "Seen"},
-		"explain?ref=" + over.Ref:          {"This connection of account shop from 192.0.2.1:40001 to 198.51.100.7:25", "The process and its parents", "--secret", "Over a limit"},
+		"explain?ref=" + over.Ref:          {"A connection past Exim", "This connection of account shop from 192.0.2.1:40001 to 198.51.100.7:25", "The process and its parents", "--secret", "Over a limit"},
 	} {
 		v.get(t, page).wants(t, http.StatusOK, want...)
 	}

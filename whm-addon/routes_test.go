@@ -46,10 +46,10 @@ func everyPage(t *testing.T, v visitor) []string {
 	return list
 }
 
-// connectionOf makes an account connect past Exim, and returns the reference.
+// connectionOf makes an account connect past Exim, over a limit, and returns the reference.
 func connectionOf(t *testing.T, v visitor, account string) string {
 	t.Helper()
-	ref := v.Connect(controltest.Conn{Account: account, Directory: "/home/" + account + "/public_html", UID: 1001}).Ref
+	ref := v.Connect(controltest.Conn{Account: account, Directory: "/home/" + account + "/public_html", UID: 1001, Over: true}).Ref
 	v.Flush()
 	return ref
 }

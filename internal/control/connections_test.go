@@ -10,6 +10,7 @@ import (
 
 	"osm/internal/control"
 	"osm/internal/control/controltest"
+	"osm/policy"
 )
 
 func connect(d *controltest.Daemon) {
@@ -137,6 +138,79 @@ func TestAConnectionIsExplainedAsOne(t *testing.T) {
 	x, err = d.Service.Explain(t.Context(), operator(), within.Ref)
 	if err != nil || x.Command != "osmctl connections --account blog" || x.Event != nil {
 		t.Errorf("one within its limits: %+v, %v", x, err)
+	}
+}
+
+// TestALimitOfConnections goes the whole way: the engine finds who is over, the event and
+// the explanation tell of it.
+func TestALimitOfConnections(t *testing.T) {
+	d := controltest.New(t, "[[trigger]]\nname = \"direct-hour\"\nmax = 3\nmode = \"enforce\"\n[[trigger]]\nname = \"account-hour\"\nmax = 3\ncount = \"messages\"\nmode = \"enforce\"\n")
+	var last string
+	for range 5 {
+		last = d.Connect(controltest.Conn{Account: "shop", Directory: "/home/shop/tmp", UID: 1001}).Ref
+		d.Advance(time.Second)
+	}
+	if mail := d.Send(controltest.Mail{Account: "shop"}); mail.Verdict != policy.Accept {
+		t.Errorf("connections used up what the account may send: %+v", mail)
+	}
+	d.Flush()
+	s, ctx := d.Service, t.Context()
+	x, err := s.Explain(ctx, bob(), last)
+	if err != nil || x.Event == nil || len(x.FilledByConnections) != 4 || len(x.Usage) == 0 {
+		t.Fatalf("explanation = %+v, %v; want its event, the four before it and the counters", x, err)
+	}
+	for _, want := range []string{"It was over a limit: trigger direct-hour lets 3 connections pass in any hour", "4 of 3 had been used", "What its trigger does beside is in event 1."} {
+		if !strings.Contains(x.Why+" "+x.Next, want) {
+			t.Errorf("told: %s %s; want %q", x.Why, x.Next, want)
+		}
+	}
+	for _, u := range x.Usage {
+		if u.Count != "connections" {
+			t.Errorf("a connection fills %+v", u)
+		}
+	}
+	e, err := s.Event(ctx, bob(), 1)
+	if err != nil || e.Stopped != 2 || len(e.Connections) != 2 || e.Count != "connections" || e.Key != "shop" {
+		t.Errorf("event = %+v, %v; want the two that were over", e, err)
+	}
+	if _, err := s.PutHold(ctx, operator(), control.Hold{Scope: "account", Account: "shop"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.AddExemption(ctx, operator(), control.Exemption{Scope: "destination", Value: "203.0.113.0/24"}); err != nil {
+		t.Fatal(err)
+	}
+	held := d.Connect(controltest.Conn{Account: "shop", UID: 1001})
+	allowed := d.Connect(controltest.Conn{Account: "shop", UID: 1001, Remote: "203.0.113.9:587"})
+	d.Flush()
+	for ref, want := range map[string]string{held.Ref: "Hold 1 stood on account shop: it stops mail, and no connection.", allowed.Ref: "An exemption lets this sender connect there: it is not counted."} {
+		if x, err := s.Explain(ctx, bob(), ref); err != nil || !strings.Contains(x.Why, want) {
+			t.Errorf("told: %s, %v; want %q", x.Why, err, want)
+		}
+	}
+}
+
+func TestAPreviewOfALimitOfConnections(t *testing.T) {
+	d := controltest.New(t, "[[trigger]]\nname = \"direct-hour\"\nmax = 3\nmode = \"enforce\"\n")
+	for range 5 {
+		d.Connect(controltest.Conn{Account: "shop", Directory: "/home/shop/tmp", UID: 1001})
+		d.Advance(time.Second)
+	}
+	d.Send(controltest.Mail{Account: "shop"})
+	s, ctx, one := d.Service, t.Context(), int64(1)
+	if _, err := s.AddExemption(ctx, operator(), control.Exemption{Scope: "destination", Value: "203.0.113.0/24"}); err != nil {
+		t.Fatal(err)
+	}
+	d.Connect(controltest.Conn{Account: "shop", UID: 1001, Remote: "203.0.113.9:587"}) // a relay service's: not looked at
+	d.Flush()
+	for level, limit := range map[string]control.Limit{"server": {Level: "server", Trigger: "direct-hour", Max: &one}, "account": {Level: "account", Name: "shop", Trigger: "direct-hour", Max: &one}} {
+		p, err := s.PreviewLimit(ctx, operator(), limit, 0, time.Time{})
+		if err != nil || p.Messages != 5 || p.Observed != 4 || p.Stopped != 0 || p.Now != 2 || p.Noun != "connection" || !strings.Contains(p.Text, "reported 4 connections of 1 account; the limits in force would have reported 2 connections.") {
+			t.Errorf("preview for the %s = %+v, %v", level, p, err)
+		}
+	}
+	mail := control.Limit{Level: "server", Trigger: "account-hour", Max: &one}
+	if p, err := s.PreviewLimit(ctx, operator(), mail, 0, time.Time{}); err != nil || p.Messages != 1 || p.Noun != "message" {
+		t.Errorf("preview of a limit of messages = %+v, %v; want the one message looked at", p, err)
 	}
 }
 

@@ -37,7 +37,7 @@ func overOfConnection(c *Connection) *store.Over {
 // whyConnection tells of a connection that bypassed Exim, by which rule it was judged and
 // on what grounds.
 func (s *story) whyConnection() string {
-	return joined([]string{s.connected(), s.process(), s.connectionRule(), s.grounds()})
+	return joined([]string{s.connected(), s.process(), s.connectionRule(), s.holdBeside(), s.grounds()})
 }
 
 // connected tells where it went and what became of it.
@@ -94,10 +94,20 @@ func (s *story) connectionRule() string {
 			text = "It was over a limit that only observes: "
 		}
 		return text + s.limit(s.over) + " " + s.numbers(s.over)
+	case reason == policy.ReasonExempt && !s.d.Counted:
+		return "An exemption lets this sender connect there: it is not counted."
 	case reason == policy.ReasonExempt:
 		return "It is over a limit, but an exemption lifts that limit for this sender."
 	}
 	return "Every limit that applies to it had room."
+}
+
+// holdBeside tells of a hold on the sender, which a connection is not stopped by.
+func (s *story) holdBeside() string {
+	if s.hold == nil {
+		return ""
+	}
+	return fmt.Sprintf("Hold %d stood on %s: it stops mail, and no connection.", s.hold.ID, held(s.hold))
 }
 
 // nextConnection tells what follows.

@@ -182,6 +182,9 @@ func (s *Service) explainConnection(ctx context.Context, a Actor, d *Decision) (
 	c = discreet(a, c)
 	x := Explanation{Decision: d, Usage: []Usage{}, FilledBy: []Decision{}, Connection: &c}
 	st := &story{d: d, connection: &c, over: overOfConnection(&c), now: s.o.Clock().Wall, zone: s.o.Zone}
+	if st.hold, _, err = s.holdOf(ctx, d); err != nil {
+		return Explanation{}, err
+	}
 	if x.Event, err = s.eventOf(ctx, a, d, st.over); err != nil {
 		return Explanation{}, err
 	}

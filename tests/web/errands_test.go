@@ -331,7 +331,7 @@ func TestErrandANewcomer(t *testing.T) {
 	arrived(t, "A question from your site", 2)
 	held(t, "hacked", 7)
 	b.menu("Limits")
-	b.follow("Change", "directory-hour")
+	b.follow("Change directory-hour")
 	b.fill("Maximum", "6")
 	b.follow("Preview")
 	b.sees("this would have stopped")

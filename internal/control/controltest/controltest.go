@@ -274,7 +274,7 @@ type Conn struct {
 	Account, Directory, Remote string // Remote "" = 198.51.100.7:25
 	UID                        uint32 // 0 = not known
 	Argument                   string // one more of its process
-	Over                       bool   // over the trigger direct-hour of 30 an hour, which only observes
+	Over                       bool   // say that it is over the shipped trigger of 30 an hour, which only observes
 }
 
 // Connect records a connection as the daemon does.
@@ -297,8 +297,8 @@ func (d *Daemon) Connect(c Conn) *policy.Decision {
 	}
 	dec := d.Engine.Check(d.Clock(), &policy.Submission{CallerUID: -1, Direct: at}, id)
 	if c.Over {
-		dec.Reason, dec.Would = policy.ReasonOver, policy.Freeze
-		dec.Over = []policy.Over{{Trigger: "direct-hour", Watch: policy.WatchDirect, Key: c.Account, Account: c.Account, Mode: policy.Observe, Verdict: policy.Freeze,
+		dec.Reason = policy.ReasonOver
+		dec.Over = []policy.Over{{Trigger: "direct-hour", Watch: policy.WatchDirect, Key: c.Account, Account: c.Account, Mode: policy.Observe, Verdict: policy.Accept,
 			Max: 30, Per: time.Hour, Count: policy.Connections, Used: 30, Units: 1, FreeAt: d.Clock().Wall.Add(20 * time.Minute)}}
 	}
 	d.record(dec)
