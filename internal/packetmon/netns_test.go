@@ -385,9 +385,9 @@ func watchInChild(name string) error {
 	caps, _, _ = strings.Cut(caps, "\n")
 	var s Source
 	if name == SourcePacket {
-		s, err = OpenPacket(PacketOptions{Ports: mailPorts(), Boot: bootNow})
+		s, err = OpenPacket(PacketOptions{Ports: mailPorts(), Boot: sinceBoot})
 	} else {
-		s, err = OpenPoll(PollOptions{Ports: mailPorts(), Boot: bootNow})
+		s, err = OpenPoll(PollOptions{Ports: mailPorts(), Boot: sinceBoot})
 	}
 	if err != nil {
 		return err

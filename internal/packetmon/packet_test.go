@@ -19,7 +19,7 @@ func (h packetHost) packetSource() *Packet {
 	h.t.Helper()
 	var p *Packet
 	h.must(func() (err error) {
-		p, err = OpenPacket(PacketOptions{Ports: []uint16{25, 465, 587}, Boot: bootNow})
+		p, err = OpenPacket(PacketOptions{Ports: []uint16{25, 465, 587}, Boot: sinceBoot})
 		return err
 	})
 	h.t.Cleanup(func() { p.Close() })
@@ -35,7 +35,7 @@ func TestPacketSeesEachConnectionOnceAndNothingElse(t *testing.T) {
 	here, _ := packetHosts(t)
 	p := here.packetSource()
 	w := runSource(t, p)
-	before := bootNow()
+	before := sinceBoot()
 	var want []connection
 	for _, host := range everyWay() {
 		for range 10 {
@@ -49,8 +49,8 @@ func TestPacketSeesEachConnectionOnceAndNothingElse(t *testing.T) {
 	all := w.wait(last) // packets come in their order: nothing can be missing before it
 	check(t, all, append(want, last))
 	for _, s := range all {
-		if s.At < before || s.At > bootNow() || s.UIDKnown || s.PID != 0 {
-			t.Fatalf("seen between %d and %d: %+v", before, bootNow(), s)
+		if s.At < before || s.At > sinceBoot() || s.UIDKnown || s.PID != 0 {
+			t.Fatalf("seen between %d and %d: %+v", before, sinceBoot(), s)
 		}
 	}
 	if n := p.Lost(); n != 0 {

@@ -23,7 +23,7 @@ func (h packetHost) pollSource(ports ...uint16) (*Poll, chan time.Time) {
 	tick := make(chan time.Time)
 	var p *Poll
 	h.must(func() (err error) {
-		p, err = OpenPoll(PollOptions{Ports: append(ports, 25, 465, 587), Boot: bootNow, Tick: tick})
+		p, err = OpenPoll(PollOptions{Ports: append(ports, 25, 465, 587), Boot: sinceBoot, Tick: tick})
 		return err
 	})
 	h.t.Cleanup(func() { p.Close() })
@@ -46,7 +46,7 @@ func TestPollSeesEachConnectionThatStandsOnceAndNothingElse(t *testing.T) {
 	here, there := packetHosts(t)
 	p, tick := here.pollSource()
 	w := runSource(t, p)
-	before := bootNow()
+	before := sinceBoot()
 	var want []connection
 	for _, host := range everyWay() {
 		for range 10 {
@@ -66,8 +66,8 @@ func TestPollSeesEachConnectionThatStandsOnceAndNothingElse(t *testing.T) {
 	cookies := map[uint64]bool{}
 	for _, s := range all {
 		cookies[s.Socket] = true
-		if s.UID != 0 || !s.UIDKnown || s.Inode == 0 || s.PID != 0 || s.Outcome != policy.OutcomeEstablished || s.At < before || s.At > bootNow() {
-			t.Errorf("seen between %d and %d: %+v", before, bootNow(), s)
+		if s.UID != 0 || !s.UIDKnown || s.Inode == 0 || s.PID != 0 || s.Outcome != policy.OutcomeEstablished || s.At < before || s.At > sinceBoot() {
+			t.Errorf("seen between %d and %d: %+v", before, sinceBoot(), s)
 		}
 	}
 	if len(cookies) != len(want) {
@@ -173,7 +173,7 @@ func TestPollFindsAConnectionThatLivesThreeLooks(t *testing.T) {
 	here, _ := packetHosts(t)
 	var p *Poll
 	here.must(func() (err error) {
-		p, err = OpenPoll(PollOptions{Ports: []uint16{25}, Boot: bootNow})
+		p, err = OpenPoll(PollOptions{Ports: []uint16{25}, Boot: sinceBoot})
 		return err
 	})
 	w := runSource(t, p)
@@ -416,7 +416,7 @@ func FuzzPollAnswer(f *testing.F) {
 }
 
 func BenchmarkPollLook(b *testing.B) {
-	p, err := OpenPoll(PollOptions{Ports: []uint16{25, 465, 587}, Boot: bootNow})
+	p, err := OpenPoll(PollOptions{Ports: []uint16{25, 465, 587}, Boot: sinceBoot})
 	if err != nil {
 		b.Fatal(err)
 	}

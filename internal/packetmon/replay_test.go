@@ -206,7 +206,7 @@ func TestReplayRefusesWhatItCannotRead(t *testing.T) {
 		}
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		r, err := OpenReplay(path, ReplayOptions{Ports: []uint16{25}, Boot: bootNow})
+		r, err := OpenReplay(path, ReplayOptions{Ports: []uint16{25}, Boot: sinceBoot})
 		if err == nil {
 			err = r.Run(t.Context(), func(*Seen) {})
 		}
@@ -218,13 +218,13 @@ func TestReplayRefusesWhatItCannotRead(t *testing.T) {
 			t.Errorf("%s: took %d bytes of memory", tt.name, used)
 		}
 	}
-	if _, err := OpenReplay("/nonexistent/x.pcap", ReplayOptions{Ports: []uint16{25}, Boot: bootNow}); err == nil {
+	if _, err := OpenReplay("/nonexistent/x.pcap", ReplayOptions{Ports: []uint16{25}, Boot: sinceBoot}); err == nil {
 		t.Error("a file that is missing was opened")
 	}
 }
 
 func TestReplayEndsWithItsContext(t *testing.T) {
-	r, err := OpenReplay(filepath.Join("testdata", "raw.pcap"), ReplayOptions{Ports: []uint16{25}, Boot: bootNow})
+	r, err := OpenReplay(filepath.Join("testdata", "raw.pcap"), ReplayOptions{Ports: []uint16{25}, Boot: sinceBoot})
 	if err != nil {
 		t.Fatal(err)
 	}
