@@ -17,6 +17,9 @@ type Connection struct {
 	// whose it was, and it is nobody's: never root's.
 	UID      uint32
 	UIDKnown bool
+	// Elsewhere: it was made in another network namespace, such as a container of this host:
+	// the uid may be somebody else's there, so it is not told.
+	Elsewhere bool
 	// Chain is the process that connected and its parents, nearest first; empty where it was
 	// gone before it could be looked at.
 	Chain []Process
@@ -63,6 +66,9 @@ func IdentifyConnection(c *Connection, m *AccountMap) Identity {
 	}
 	if !c.UIDKnown {
 		id.chargeUnknown("connections of nobody known")
+		if c.Elsewhere {
+			id.SubKey = "connections of other network namespaces"
+		}
 		id.Directory = ""
 		return id
 	}

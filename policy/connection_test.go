@@ -49,6 +49,7 @@ func TestWhoseAConnectionIs(t *testing.T) {
 		{"an account's whose process was gone", in(1001, true, ""), "shop", "", "", "", "seen", false},
 		{"an account's in a neighbour's folder stays its own", in(1001, true, "/tmp"), "shop", "", "/tmp", "shop", "seen", false},
 		{"nobody known's, and uid 0 is not root then", in(0, false, "/home/shop"), AccountUnknown, "connections of nobody known", "", "", "seen", false},
+		{"of a container", &Connection{Elsewhere: true, Basis: "seen", Chain: []Process{{WorkingDirectory: "/home/shop"}}}, AccountUnknown, "connections of other network namespaces", "", "", "seen", false},
 		{"root's", in(0, true, "/root"), AccountSystem, "user root", "/root", AccountSystem, "seen", false},
 		{"a system user's", in(38, true, ""), AccountSystem, "user list", "", "", "seen", false},
 		{"of a uid without a name", in(4711, true, ""), AccountUnknown, "uid 4711", "", "", "seen", false},

@@ -33,6 +33,7 @@ type Chain struct {
 	Cgroup    string // as /proc/PID/cgroup has it, see [parseCgroup]
 	RunsExim  bool   // it runs Exim's program
 	Hidden    bool   // its working directory may not be read by us
+	Elsewhere bool   // it is in another network namespace than we are
 }
 
 // Chain describes the process pid. [ErrNotFound] means that it is gone. The number may have
@@ -76,8 +77,18 @@ func (ps *Processes) lineage(ctx context.Context, p proc) (Chain, error) {
 		return Chain{}, ErrNotFound
 	}
 	c.RunsExim = runsExim[0]
-	c.Cgroup, c.Hidden = second.cgroup(), second.hidden("cwd")
+	c.Cgroup, c.Hidden, c.Elsewhere = second.cgroup(), second.hidden("cwd"), second.elsewhere()
 	return c, nil
+}
+
+// elsewhere reports whether p is known to be in another network namespace than we are.
+func (p proc) elsewhere() bool {
+	its, err := fileAt(p.dir, "ns/net")
+	if err != nil {
+		return false
+	}
+	own, err := fileAt(unix.AT_FDCWD, "/proc/thread-self/ns/net")
+	return err == nil && its != own
 }
 
 // foreign, [told] and alone tell when a chain is long enough.

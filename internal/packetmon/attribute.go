@@ -21,6 +21,8 @@ type sighting struct {
 	late     bool // the kernel had forgotten the owner
 	skipped  bool // the process was not looked for
 	follows  bool // tells only what became of seen.Socket
+	// elsewhere: it was made in another network namespace.
+	elsewhere bool
 }
 
 // watcher is one source at work. Its see is called by the source's goroutine.
@@ -141,6 +143,12 @@ func ownedBasis(source string, s *Seen) string {
 	return fmt.Sprintf("%s: socket %d belongs to uid %d", source, s.Inode, s.UID)
 }
 
+// foreign takes back whose it is: the same uid may be another user's in a container.
+func (e *sighting) foreign() {
+	e.basis += fmt.Sprintf("; but in another network namespace, where uid %d may be somebody else", e.seen.UID)
+	e.seen.UID, e.seen.UIDKnown, e.seen.Inode, e.elsewhere = 0, false, 0, true
+}
+
 func (e *sighting) tooLate() {
 	e.seen.UID, e.seen.Inode = 0, 0
 	e.basis, e.late = e.source+": unknown: too late to ask the kernel", true
@@ -173,7 +181,7 @@ func (m *Monitor) emit(e *sighting, c origin.Chain, why string) {
 	s := &e.seen
 	r := Record{At: m.wall(s.At), Connection: policy.Connection{
 		Seen: e.source, Local: s.Local, Remote: s.Remote, UID: s.UID, UIDKnown: s.UIDKnown,
-		Chain: c.Processes, Cgroup: c.Cgroup, Outcome: s.Outcome, Basis: e.basis,
+		Elsewhere: e.elsewhere, Chain: c.Processes, Cgroup: c.Cgroup, Outcome: s.Outcome, Basis: e.basis,
 	}}
 	if why != "" {
 		r.Connection.Basis += "; " + why

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"runtime/debug"
 	"time"
 
@@ -182,6 +183,9 @@ func (k *worker) known(ctx context.Context, e *sighting) {
 	k.user(e.seen.UID).spend(began, k.m.opt.Boot())
 	name := fmt.Sprintf("process %d", e.seen.PID)
 	switch {
+	case err == nil && c.Elsewhere && !startedAfter(&c.Processes[0], e.seen.At), err != nil && k.m.foreign(e.seen.Local.Addr()):
+		e.foreign()
+		k.hand(e, c, "")
 	case errors.Is(err, origin.ErrNotFound):
 		k.hand(e, origin.Chain{}, k.missing(e, name+" was gone"))
 	case err != nil:
@@ -198,6 +202,12 @@ func (k *worker) known(ctx context.Context, e *sighting) {
 		k.found(e, &c)
 		k.hand(e, c, describe(e, &c, "did"))
 	}
+}
+
+// foreign reports whether an address at which a connection of an unknown process begins is
+// no address of this host. One that is proves nothing: all have a loopback address.
+func (m *Monitor) foreign(a netip.Addr) bool {
+	return a.IsValid() && !a.IsUnspecified() && !m.own.has(a)
 }
 
 // delivers reports whether the process is Exim at its own work, which runs with the rights

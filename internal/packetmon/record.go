@@ -55,6 +55,9 @@ func bound(r *Record) (within bool) {
 	if c.Outcome > policy.OutcomeUnanswered {
 		c.Outcome, b.within = policy.OutcomeUnknown, false
 	}
+	if c.UIDKnown && c.Elsewhere {
+		c.Elsewhere, b.within = false, false
+	}
 	if !c.UIDKnown && c.UID != 0 {
 		c.UID, b.within = 0, false
 	}
@@ -149,15 +152,16 @@ func (b *bounder) process(p *policy.Process) {
 // wireRecord is a record on the wire. Texts that somebody else wrote are base64: they may
 // be no UTF-8, and come back byte for byte.
 type wireRecord struct {
-	At       int64          `json:"at"` // milliseconds
-	Seen     string         `json:"seen"`
-	Local    netip.AddrPort `json:"local"`
-	Remote   netip.AddrPort `json:"remote"`
-	UID      *uint32        `json:"uid"` // null if it is not known
-	Outcome  string         `json:"outcome"`
-	Cgroup64 []byte         `json:"cgroup64,omitempty"`
-	Basis64  []byte         `json:"basis64,omitempty"`
-	Chain    []wireProcess  `json:"chain,omitempty"`
+	At        int64          `json:"at"` // milliseconds
+	Seen      string         `json:"seen"`
+	Local     netip.AddrPort `json:"local"`
+	Remote    netip.AddrPort `json:"remote"`
+	UID       *uint32        `json:"uid"` // null if it is not known
+	Elsewhere bool           `json:"elsewhere,omitempty"`
+	Outcome   string         `json:"outcome"`
+	Cgroup64  []byte         `json:"cgroup64,omitempty"`
+	Basis64   []byte         `json:"basis64,omitempty"`
+	Chain     []wireProcess  `json:"chain,omitempty"`
 }
 
 type wireProcess struct {
@@ -172,7 +176,7 @@ type wireProcess struct {
 
 func toWire(r *Record) *wireRecord {
 	c := &r.Connection
-	w := &wireRecord{At: r.At.UnixMilli(), Seen: c.Seen, Local: c.Local, Remote: c.Remote, Outcome: c.Outcome.String(),
+	w := &wireRecord{At: r.At.UnixMilli(), Seen: c.Seen, Local: c.Local, Remote: c.Remote, Outcome: c.Outcome.String(), Elsewhere: c.Elsewhere,
 		Cgroup64: []byte(c.Cgroup), Basis64: []byte(c.Basis)}
 	if c.UIDKnown {
 		w.UID = &c.UID
@@ -196,7 +200,7 @@ func (w *wireRecord) record() (Record, error) {
 		return Record{}, fmt.Errorf("outcome %.40q of a connection is none of ours", w.Outcome)
 	}
 	r := Record{At: time.UnixMilli(w.At).UTC(), Connection: policy.Connection{Seen: w.Seen, Local: w.Local, Remote: w.Remote,
-		Outcome: outcome, Cgroup: string(w.Cgroup64), Basis: string(w.Basis64)}}
+		Outcome: outcome, Elsewhere: w.Elsewhere, Cgroup: string(w.Cgroup64), Basis: string(w.Basis64)}}
 	c := &r.Connection
 	if w.UID != nil {
 		c.UID, c.UIDKnown = *w.UID, true

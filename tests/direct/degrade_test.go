@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -45,6 +46,10 @@ func lesser(t *testing.T, by, source string) (*lab.Daemon, monitor) {
 	d := startAs(t, "auto", source, "")
 	machine.bin = own
 	t.Cleanup(func() { // what keeps a namespace of processes takes no other signal
+		daemon, err := lab.Descendant(d.PID(), "-config", d.Config)
+		if err == nil {
+			_ = syscall.Kill(daemon, syscall.SIGKILL) // it ends with its keeper otherwise
+		}
 		if err := d.Kill(); err != nil {
 			t.Error(err)
 		}
@@ -63,8 +68,14 @@ func serves(t *testing.T, d *lab.Daemon) {
 	if err := machine.Sendmail(t.Context(), neighbour, machine.HomeOf(neighbour), lab.Mail{From: "a@shop.example", To: []string{"b@shop.example"}, Subject: "hello"}); err != nil {
 		t.Fatal(err)
 	}
-	if got := decisions(t, d, neighbour); len(got) != before+1 {
-		t.Errorf("decisions %v, want one more than %d: Exim is to be served", got, before)
+	err := lab.WaitFor(10*time.Second, "one more decision: Exim is to be served", func() error {
+		if got := decisions(t, d, neighbour); len(got) != before+1 {
+			return fmt.Errorf("there are %v", got)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
 
