@@ -18,7 +18,14 @@ const serviceLogin = "__cpanel__service__auth__"
 // NeedsClientOwner reports whether the kernel is to be asked who owns the client's end
 // of the connection: SMTP from this host without AUTH.
 func NeedsClientOwner(s *Submission) bool {
-	return !s.Local() && s.Authenticator == "" && s.fromThisHost()
+	return !s.Local() && s.Authenticator == "" && (s.fromThisHost() || MayBeRedirected(s))
+}
+
+// MayBeRedirected reports whether the client may be a process of this host that wanted to go
+// elsewhere: a firewall rule for outgoing mail leads to the loopback address, and keeps the
+// client's own (the nat table's OUTPUT, as cPanel's SMTP Restrictions and csf use it).
+func MayBeRedirected(s *Submission) bool {
+	return !s.Local() && !s.fromThisHost() && plainAddr(s.LocalIP).IsLoopback()
 }
 
 // NeedsChain reports whether the processes that submitted s are to be looked at: for
@@ -61,7 +68,7 @@ func Identify(s *Submission, o *Origin, m *AccountMap) Identity {
 		id = identifyLogin(s, m)
 	case s.Local():
 		id = identifyScript(s, o, m)
-	case s.fromThisHost() || s.LocalUser != "":
+	case s.fromThisHost() || o.Redirected && o.ClientKnown || s.LocalUser != "":
 		id = identifyLoopback(s, o, m)
 	default:
 		id = identifyRelay(s, m)
@@ -211,9 +218,15 @@ func identifyLoopback(s *Submission, o *Origin, m *AccountMap) Identity {
 	id := Identity{Source: SourceLocal}
 	client := "client socket " + netip.AddrPortFrom(plainAddr(s.ClientIP), s.ClientPort).String()
 	switch {
-	case o.ClientKnown && s.fromThisHost():
+	case o.ClientKnown && (s.fromThisHost() || o.Redirected):
 		shared := id.chargeUID(m, o.ClientUID)
 		id.Basis = client + " belongs to uid " + strconv.FormatUint(uint64(o.ClientUID), 10)
+		if o.Redirected {
+			id.Basis += "; a firewall rule brought it here"
+			if o.Wanted.IsValid() {
+				id.Basis += ", it wanted to go to " + o.Wanted.String()
+			}
+		}
 		if shared != "" && len(o.Chain) > 0 {
 			id.sharedClient(s, o, m)
 		}

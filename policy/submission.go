@@ -82,6 +82,10 @@ type Origin struct {
 	// Client is the owner of the client's end of a loopback SMTP connection.
 	ClientUID   uint32
 	ClientKnown bool
+	// Redirected: a firewall rule of this host brought the client here, which wanted to go to
+	// Wanted, invalid if that is not known.
+	Redirected bool
+	Wanted     netip.AddrPort
 	// Chain is the peer of the policy socket and its parents, nearest first, as far
 	// as the inspector was reachable; empty otherwise. For SMTP from this host by a
 	// shared web user it begins with the process that holds the client's end.

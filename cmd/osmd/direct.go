@@ -162,7 +162,7 @@ func (d *daemon) monitorPart() control.Monitor {
 		return m
 	}
 	s := &b.status
-	m := control.Monitor{Source: s.Source, Level: string(s.Level), Problems: s.Problems, SelfTest: s.SelfTest, Counts: countsOf(s)}
+	m := control.Monitor{Source: s.Source, Level: string(s.Level), Problems: s.Problems, Unseen: s.Unseen, SelfTest: s.SelfTest, Counts: countsOf(s)}
 	for _, r := range s.Better {
 		m.Better = append(m.Better, control.RefusedSource{Name: r.Name, Error: r.Error})
 	}

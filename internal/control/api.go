@@ -251,7 +251,9 @@ type Monitor struct {
 	// Better are better sources that cannot be used here, and why.
 	Better []RefusedSource `json:"better,omitempty"`
 	// Problems say what is lost, and what to do.
-	Problems []string          `json:"problems,omitempty"`
+	Problems []string `json:"problems,omitempty"`
+	// Unseen is what this source cannot see even if all is well with it.
+	Unseen   []string          `json:"unseen,omitempty"`
 	SelfTest string            `json:"self_test,omitempty"`
 	Counts   map[string]uint64 `json:"counts,omitempty"` // since the watch was started
 }

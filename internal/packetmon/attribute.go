@@ -188,7 +188,9 @@ func (m *Monitor) emit(e *sighting, c origin.Chain, why string) {
 	}
 	r.Connection.Basis = legible(r.Connection.Basis, maxBasis)
 	bound(&r)
-	if !s.UIDKnown {
+	if s.UIDKnown {
+		m.hour.told(m.minute(), len(c.Processes) > 0)
+	} else {
 		m.count.uidUnknown.Add(1)
 	}
 	if e.late {

@@ -21,6 +21,7 @@ type lastHour struct {
 type minute struct {
 	number                int64 // since boot
 	looked, unknown, lost uint64
+	owned, alone          uint64 // with a user; of them without a process
 }
 
 // at returns the place of a minute. The lock is held.
@@ -43,6 +44,17 @@ func (h *lastHour) looked(number int64, known bool) {
 	}
 }
 
+// told counts a record of a known user.
+func (h *lastHour) told(number int64, process bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	m := h.at(number)
+	m.owned++
+	if !process {
+		m.alone++
+	}
+}
+
 // losses notes how many were lost in all.
 func (h *lastHour) losses(number int64, all uint64) {
 	h.mu.Lock()
@@ -62,10 +74,15 @@ func (h *lastHour) sum(number int64) (of minute) {
 			of.looked += m.looked
 			of.unknown += m.unknown
 			of.lost += m.lost
+			of.owned += m.owned
+			of.alone += m.alone
 		}
 	}
 	return of
 }
+
+// fewRecords prove nothing: scripts that end at once have no process to be found.
+const fewRecords = 10
 
 // lookRights tells what we lack the rights for; with scan the right to list open files is
 // needed. The processes of other users, not those of our own, are what it is about, so the
@@ -177,6 +194,9 @@ func (m *Monitor) problems(source string, hour minute) []string {
 	}
 	if hour.unknown*100 >= hour.looked*2 && hour.unknown > 0 {
 		p = append(p, problemUnknown(hour.unknown, hour.looked))
+	}
+	if hour.owned >= fewRecords && hour.alone*2 >= hour.owned {
+		p = append(p, problemAlone(hour.alone, hour.owned))
 	}
 	if m.diagErr != nil {
 		p = append(p, problemDiag(m.diagErr))

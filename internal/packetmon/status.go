@@ -128,6 +128,11 @@ func problemUnknown(unknown, all uint64) string {
 		"let the source ebpf be used, or give the watch a higher priority", unknown, all)
 }
 
+func problemAlone(alone, all uint64) string {
+	return fmt.Sprintf("in the last hour the process of %d of %d connections was not found: they count for their user alone, and triggers by "+
+		"directory see none; processes of another namespace (a container) are hidden from the watch, or this machine has too much to do", alone, all)
+}
+
 func problemSelfTest(err error) string {
 	return fmt.Sprintf("a connection of our own is not seen as it should be (%.300v): others may be missed or lack their process; "+
 		"it is tried again every minute", err)

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -37,7 +39,7 @@ func wrapped(t *testing.T, by string) string {
 }
 
 // lesser starts the daemon with the best source that it can have.
-func lesser(t *testing.T, by, source string) (*lab.Daemon, monitor) {
+func lesser(t *testing.T, by, source string) *lab.Daemon {
 	t.Helper()
 	own := machine.bin
 	bin := wrapped(t, by)
@@ -54,38 +56,48 @@ func lesser(t *testing.T, by, source string) (*lab.Daemon, monitor) {
 			t.Error(err)
 		}
 	})
-	m, err := statusOf(d)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return d, m
+	return d
 }
 
 // serves shows that Exim asks, and is answered.
 func serves(t *testing.T, d *lab.Daemon) {
 	t.Helper()
-	before := len(decisions(t, d, neighbour))
 	if err := machine.Sendmail(t.Context(), neighbour, machine.HomeOf(neighbour), lab.Mail{From: "a@shop.example", To: []string{"b@shop.example"}, Subject: "hello"}); err != nil {
 		t.Fatal(err)
 	}
-	err := lab.WaitFor(10*time.Second, "one more decision: Exim is to be served", func() error {
-		if got := decisions(t, d, neighbour); len(got) != before+1 {
-			return fmt.Errorf("there are %v", got)
+	decided(t, d, neighbour, "script")
+}
+
+// rights are what the daemon is started with, and what is to be seen of that.
+type rights struct {
+	name, by, source, level string
+	refused                 []string // sources, each with a reason
+	says                    string   // in its problems
+	whose, process          bool     // of a connection that stays for half a second
+}
+
+// agrees compares what the daemon says of itself.
+func (r rights) agrees(t *testing.T, m monitor) {
+	t.Helper()
+	if r.level != "" && m.Level != r.level || m.Source == "off" {
+		t.Errorf("monitor %+v, want level %s", m, r.level)
+	}
+	var names []string
+	for _, b := range m.Better {
+		if names = append(names, b.Name); b.Error == "" {
+			t.Errorf("%s is refused without a reason", b.Name)
 		}
-		return nil
-	})
-	if err != nil {
-		t.Error(err)
+	}
+	if r.refused != nil && !slices.Equal(names, r.refused) {
+		t.Errorf("refused %+v, want %v", m.Better, r.refused)
+	}
+	if problems := strings.Join(m.Problems, "\n"); r.level == "degraded" && problems == "" || !strings.Contains(problems, r.says) {
+		t.Errorf("problems %q, want %q among them", problems, r.says)
 	}
 }
 
 func TestWithoutRightsItSaysWhatItCannotSee(t *testing.T) {
-	for _, tt := range []struct {
-		name, by, source, level string
-		refused                 []string // sources, each with a reason
-		says                    string   // in its problems
-		whose, process          bool     // of a connection that stays for half a second
-	}{
+	for _, tt := range []rights{
 		{"no bpf()", "setpriv --bounding-set=" + noBPF, "packet", "ok", []string{"ebpf"}, "", true, true},
 		{"no bpf() and no packets", "setpriv --bounding-set=" + noPacket, "poll", "degraded", []string{"ebpf", "packet"}, "", true, true},
 		{"no look at others' processes", "setpriv --bounding-set=" + noLook, "poll", "degraded", []string{"ebpf", "packet"}, "CAP_SYS_PTRACE", true, false},
@@ -96,25 +108,17 @@ func TestWithoutRightsItSaysWhatItCannotSee(t *testing.T) {
 			if tt.source == "packet" && strings.HasSuffix(tt.by, "without") && machine.ebpf == nil {
 				tt.source, tt.refused, tt.level, tt.says = "ebpf", nil, "", "" // it needs no netlink to know whose a connection is
 			}
-			d, m := lesser(t, tt.by, tt.source)
-			if tt.level != "" && m.Level != tt.level || m.Source == "off" {
-				t.Errorf("monitor %+v, want level %s", m, tt.level)
-			}
-			var names []string
-			for _, b := range m.Better {
-				if names = append(names, b.Name); b.Error == "" {
-					t.Errorf("%s is refused without a reason", b.Name)
-				}
-			}
-			if tt.refused != nil && strings.Join(names, " ") != strings.Join(tt.refused, " ") {
-				t.Errorf("refused %+v, want %v", m.Better, tt.refused)
-			}
-			if problems := strings.Join(m.Problems, "\n"); tt.level == "degraded" && problems == "" || !strings.Contains(problems, tt.says) {
-				t.Errorf("problems %q, want %q among them", problems, tt.says)
-			}
+			d := lesser(t, tt.by, tt.source)
 			dir := script(t, spammer, "public_html/slow", "x", "")
-			as(t, spammer, dir, machine.knock, "-to", lab.FarIPv4+":25", "-stay", "500ms")
-			c := wanted(t, d, 1)[0]
+			const n = 12
+			as(t, spammer, dir, machine.knock, "-to", lab.FarIPv4+":25", "-stay", "500ms", "-each", "-n", strconv.Itoa(n), "-rate", "100")
+			c := wanted(t, d, n)[0]
+			sees(t, d, "records", n)
+			m, err := statusOf(d)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tt.agrees(t, m)
 			if (c.Account == spammer) != tt.whose || c.Account != spammer && c.Account != "(unknown)" {
 				t.Errorf("connection %+v, want it known whose it is: %v", c, tt.whose)
 			}

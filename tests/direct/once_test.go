@@ -3,7 +3,9 @@ package direct
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -29,6 +31,20 @@ func decisions(t *testing.T, d *lab.Daemon, account string) []string {
 		out = append(out, i.Source)
 	}
 	return out
+}
+
+// decided waits until just these messages of the account were decided about.
+func decided(t *testing.T, d *lab.Daemon, account string, sources ...string) {
+	t.Helper()
+	err := lab.WaitFor(10*time.Second, "decisions", func() error {
+		if got := decisions(t, d, account); !slices.Equal(got, sources) {
+			return fmt.Errorf("they are of %v, want %v", got, sources)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
 }
 
 func TestEximsOwnDeliveriesAreNotCounted(t *testing.T) {
@@ -70,9 +86,7 @@ func TestMailToThisHostsEximIsCountedAtTheDoorAlone(t *testing.T) {
 			if source != "poll" {
 				sees(t, d, "to_mta", 1)
 			}
-			if got := decisions(t, d, spammer); len(got) != 1 || got[0] != "local" {
-				t.Errorf("decisions %v, want one, of source local", got)
-			}
+			decided(t, d, spammer, "local")
 			if all, err := connections(d); err != nil || len(all) != 0 {
 				t.Errorf("connections %+v, %v: want none", all, err)
 			}
@@ -114,14 +128,8 @@ func TestARedirectedConnectionIsCountedOnceAtTheDoor(t *testing.T) {
 			if machine.far.Accepted.Load() != before {
 				t.Fatal("it was not redirected")
 			}
-			what := "to_mta"
-			if source == "ebpf" { // which sees where it wanted to go
-				what = "redirected"
-			}
-			sees(t, d, what, 1)
-			if got := decisions(t, d, spammer); len(got) != 1 || got[0] != "local" {
-				t.Errorf("decisions %v, want one, of source local", got)
-			}
+			sees(t, d, "redirected", 1)
+			decided(t, d, spammer, "local")
 			if all, err := connections(d); err != nil || len(all) != 0 {
 				t.Errorf("connections %+v, %v: want none", all, err)
 			}

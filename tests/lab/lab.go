@@ -119,7 +119,7 @@ type Lab struct {
 	// Direct are the lines of the daemon's [direct]; "" = its source is off: others' connections
 	// on this machine are not the business of a test of mail.
 	Direct string
-	// Executor is the text of executor.toml; "" = the spool and no more.
+	// Executor are more lines of executor.toml.
 	Executor string
 }
 

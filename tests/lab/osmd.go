@@ -95,7 +95,11 @@ func (l *Lab) StartOsmd(bin, rules string, args ...string) (*Daemon, error) {
 	if err := d.WriteConfig(l.Config(rules)); err != nil {
 		return nil, err
 	}
-	executor := cmp.Or(l.Executor, fmt.Sprintf("exim_spool = %q\n", l.Spool))
+	records := l.Dir + "/changes" // of what the executor changed: root's alone
+	if err := os.MkdirAll(records, 0o700); err != nil {
+		return nil, err
+	}
+	executor := fmt.Sprintf("exim_spool = %q\nstate_dir = %q\n%s", l.Spool, records, l.Executor)
 	if err := os.WriteFile(l.Dir+"/etc/executor.toml", []byte(executor), 0o644); err != nil {
 		return nil, err
 	}
