@@ -99,7 +99,7 @@ func TestEveryAlarmIsExplained(t *testing.T) {
 	code := sources(t, "cmd/osmd")
 	names := found(`(?:alarms\.(?:raise|set|setErr)|d\.rising)\("([a-z-]+)"[,)]`, code)
 	if strings.Contains(code, `alarms.raise("part-"+name`) {
-		names = append(names, "part-inspect", "part-executor")
+		names = append(names, "part-inspect", "part-executor", "part-watch")
 	}
 	slices.Sort(names)
 	_, table, _ := strings.Cut(read(t, "../docs/operate.md"), "## Every alarm")
@@ -228,7 +228,7 @@ func TestWhoeverStopsTheDaemonStopsItsSocketsToo(t *testing.T) {
 }
 
 func TestNamesOfTheCodeInTheDocumentsExist(t *testing.T) {
-	folders := map[string]string{"eximacl": "exim-acl", "policy": "policy", "counters": "counters", "store": "sql", "actions": "actions"}
+	folders := map[string]string{"eximacl": "exim-acl", "policy": "policy", "counters": "counters", "store": "sql", "actions": "actions", "packetmon": "internal/packetmon"}
 	known := map[string]bool{}
 	for pkg, dir := range folders {
 		for _, name := range exported(t, dir) {

@@ -188,19 +188,3 @@ func (d *daemon) lookAtWatch() {
 	counts := d.back.counts()
 	d.rising("monitor-lost", counts["lost"]+counts["dropped"], "connections that bypass Exim came faster than they could be read: %d were not counted so far")
 }
-
-// monitorFigures are the watch's counters that the metrics have, with what each is.
-func monitorFigures() map[string]string {
-	return map[string]string{
-		"seen":            "Connections to mail ports that the source of the back door reported.",
-		"records":         "Connections past Exim that were handed on to be counted.",
-		"repeats":         "Connections that were reported once more, and not counted again.",
-		"excluded":        "Connections of Exim's own and other exempted users.",
-		"to_mta":          "Connections to this host's own mail server, which the door counts.",
-		"redirected":      "Connections that a firewall rule brought to this host's own mail server.",
-		"uid_unknown":     "Connections of which it is not known whose they are.",
-		"process_unknown": "Connections whose process was gone before it could be looked at.",
-		"lost":            "Connections that the kernel dropped before they could be read.",
-		"dropped":         "Connections for which the daemon's absence left no more room.",
-	}
-}
