@@ -86,19 +86,19 @@ func (d *daemon) registerServerMetrics(counter func(name, help string, f func() 
 
 // registerMonitorMetrics adds what the watch counts of connections that bypass Exim.
 func (d *daemon) registerMonitorMetrics(counter func(name, help string, f func() float64)) {
-	of := func(count string) func() float64 {
-		return func() float64 { return float64(d.back.counts()[count]) }
+	told := func(name string) func() float64 {
+		return func() float64 { return float64(d.back.counts()[name]) }
 	}
-	counter("monitor_seen_total", "Connections to mail ports that the source of the back door reported.", of("seen"))
-	counter("monitor_records_total", "Connections past Exim that were handed on to be counted.", of("records"))
-	counter("monitor_repeats_total", "Connections that were reported once more, and not counted again.", of("repeats"))
-	counter("monitor_excluded_total", "Connections of Exim's own and other exempted users.", of("excluded"))
-	counter("monitor_to_mta_total", "Connections to this host's own mail server, which the door counts.", of("to_mta"))
-	counter("monitor_redirected_total", "Connections that a firewall rule brought to this host's own mail server.", of("redirected"))
-	counter("monitor_uid_unknown_total", "Connections of which it is not known whose they are.", of("uid_unknown"))
-	counter("monitor_process_unknown_total", "Connections whose process was gone before it could be looked at.", of("process_unknown"))
-	counter("monitor_lost_total", "Connections that the kernel dropped before they could be read.", of("lost"))
-	counter("monitor_dropped_total", "Connections for which the daemon's absence left no more room.", of("dropped"))
+	counter("monitor_seen_total", "Connections to mail ports that the source of the back door reported.", told("seen"))
+	counter("monitor_records_total", "Connections past Exim that were handed on to be counted.", told("records"))
+	counter("monitor_repeats_total", "Connections that were reported once more, and not counted again.", told("repeats"))
+	counter("monitor_excluded_total", "Connections of Exim's own and other exempted users.", told("excluded"))
+	counter("monitor_to_mta_total", "Connections to this host's own mail server, which the door counts.", told("to_mta"))
+	counter("monitor_redirected_total", "Connections that a firewall rule brought to this host's own mail server.", told("redirected"))
+	counter("monitor_uid_unknown_total", "Connections of which it is not known whose they are.", told("uid_unknown"))
+	counter("monitor_process_unknown_total", "Connections whose process was gone before it could be looked at.", told("process_unknown"))
+	counter("monitor_lost_total", "Connections that the kernel dropped before they could be read.", told("lost"))
+	counter("monitor_dropped_total", "Connections for which the daemon's absence left no more room.", told("dropped"))
 }
 
 func one(b bool) float64 {

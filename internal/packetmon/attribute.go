@@ -21,6 +21,9 @@ type sighting struct {
 	late     bool // the kernel had forgotten the owner
 	skipped  bool // the process was not looked for
 	follows  bool // tells only what became of seen.Socket
+	// glimpse is what was read of its process at once; nil = nothing was. Whoever takes the
+	// event closes it.
+	glimpse *origin.Glimpse
 	// elsewhere: it was made in another network namespace.
 	elsewhere bool
 }
@@ -68,11 +71,37 @@ func (w *watcher) see(s *Seen) {
 		return // whose it is does not matter here
 	}
 	m.hour.looked(m.minute(), e.seen.UIDKnown)
+	m.glance(&e)
 	select {
 	case m.events <- e:
 	default:
 		e.skipped = true
+		m.forget(&e)
 		m.emit(&e, origin.Chain{}, "there was too much to do to look for its process")
+	}
+}
+
+// maxGlimpses is how many processes are held open at once until somebody has time for them.
+const maxGlimpses = 256
+
+// glance reads at once what little there is of the process that the source named: it may end
+// while the event waits for its turn. Where many wait it would be too late anyway.
+func (m *Monitor) glance(e *sighting) {
+	if e.seen.PID <= 0 || m.glimpses.Load() >= maxGlimpses {
+		return
+	}
+	if g, err := m.processes.Glimpse(e.seen.PID); err == nil {
+		m.glimpses.Add(1)
+		e.glimpse = g
+	}
+}
+
+// forget lets a process go that nobody looked at.
+func (m *Monitor) forget(e *sighting) {
+	if e.glimpse != nil {
+		e.glimpse.Close()
+		e.glimpse = nil
+		m.glimpses.Add(-1)
 	}
 }
 

@@ -56,6 +56,7 @@ type Monitor struct {
 	count     counters
 	hour      *lastHour
 	probe     atomic.Pointer[probe] // of the test that runs
+	glimpses  atomic.Int32          // processes held open
 	hidden    atomic.Bool           // a process could not be read in full
 	stuckAt   atomic.Int64          // boot time when reads of memory were found to hang
 	retry     time.Duration         // until better sources are tried again

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"osm/internal/origin"
@@ -22,6 +23,8 @@ const (
 	foundLately = 200 * time.Millisecond
 	userTime    = 400 * time.Millisecond // of each second for one user's processes, who may make it slow
 	maxUsers    = 4096                   // whose last process is remembered
+	maxChains   = 1024                   // processes that were read in full, and
+	chainFresh  = time.Second            // for how long that is believed of the rest of them
 
 	clockHz = 100 // USER_HZ: the unit of start times, the same on all systems
 )
@@ -36,6 +39,8 @@ type worker struct {
 	swept int64                  // when they were looked through last
 	users map[uint32]*user
 	left  int // of the batch that is worked on
+	// chains are the processes that were read lately, by their numbers.
+	chains map[int32]readChain
 }
 
 // user is what is remembered of a uid: evidence for his next connections.
@@ -47,7 +52,7 @@ type user struct {
 }
 
 func newWorker(m *Monitor) *worker {
-	return &worker{m: m, held: map[uint64]*heldRecord{}, early: map[uint64]Seen{}, users: map[uint32]*user{}}
+	return &worker{m: m, held: map[uint64]*heldRecord{}, early: map[uint64]Seen{}, users: map[uint32]*user{}, chains: map[int32]readChain{}}
 }
 
 // run works until ctx ends; what is still held is handed on then.
@@ -94,6 +99,7 @@ func (k *worker) finish() {
 	for {
 		select {
 		case e := <-k.m.events:
+			k.m.forget(&e)
 			if !e.follows {
 				k.m.emit(&e, origin.Chain{}, "the watch was ended before its process was looked for")
 			}
@@ -112,6 +118,9 @@ func (k *worker) guarded(ctx context.Context, batch []sighting) {
 		if p := recover(); p != nil {
 			k.m.count.faults.Add(1)
 			k.m.opt.Log.Error("panic while looking at a connection", "err", fmt.Sprint(p), "stack", string(debug.Stack()))
+		}
+		for i := range batch {
+			k.m.forget(&batch[i])
 		}
 	}()
 	k.work(ctx, batch)
@@ -141,6 +150,7 @@ func (k *worker) work(ctx context.Context, batch []sighting) {
 		default:
 			search = append(search, e)
 		}
+		k.m.forget(e)
 	}
 	if len(search) > 0 {
 		k.search(ctx, search)
@@ -179,7 +189,7 @@ func (k *worker) known(ctx context.Context, e *sighting) {
 	ctx, cancel := context.WithTimeout(ctx, chainTime)
 	defer cancel()
 	began := k.m.opt.Boot()
-	c, err := k.m.processes.Chain(ctx, e.seen.PID)
+	c, err := k.read(ctx, e)
 	k.user(e.seen.UID).spend(began, k.m.opt.Boot())
 	name := fmt.Sprintf("process %d", e.seen.PID)
 	switch {
@@ -202,6 +212,42 @@ func (k *worker) known(ctx context.Context, e *sighting) {
 		k.found(e, &c)
 		k.hand(e, c, describe(e, &c, "did"))
 	}
+}
+
+// read describes the process, by what was read of it at once if that was done. One that
+// connects again and again is read in full now and then: the rest of it does not change.
+func (k *worker) read(ctx context.Context, e *sighting) (origin.Chain, error) {
+	g := e.glimpse
+	if g == nil {
+		return k.m.processes.Chain(ctx, e.seen.PID)
+	}
+	now := k.m.opt.Boot()
+	if c, ok := k.chains[e.seen.PID]; ok && now-c.read < int64(chainFresh) && c.same(g) {
+		k.m.forget(e)
+		chain := c.chain
+		chain.Processes = slices.Clone(chain.Processes)
+		return chain, nil
+	}
+	e.glimpse = nil
+	k.m.glimpses.Add(-1)
+	c := k.m.processes.Whole(ctx, g)
+	if len(k.chains) >= maxChains {
+		clear(k.chains)
+	}
+	k.chains[e.seen.PID] = readChain{c, now}
+	return c, nil
+}
+
+// readChain is a process that was read in full.
+type readChain struct {
+	chain origin.Chain
+	read  int64 // boot time
+}
+
+// same reports whether it is the process of g, in the same place.
+func (c *readChain) same(g *origin.Glimpse) bool {
+	p := &c.chain.Processes[0]
+	return p.Started == g.Process.Started && p.UID == g.Process.UID && p.Executable == g.Process.Executable && p.WorkingDirectory == g.Process.WorkingDirectory
 }
 
 // foreign reports whether an address at which a connection of an unknown process begins is

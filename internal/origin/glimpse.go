@@ -1,0 +1,53 @@
+package origin
+
+import (
+	"context"
+
+	"golang.org/x/sys/unix"
+
+	"osm/policy"
+)
+
+// Glimpse is what was read of a process at once, for one that may end at any time: all but
+// what takes longer. It holds the process by its folder until it is closed.
+type Glimpse struct {
+	// Process is without arguments and variables.
+	Process policy.Process
+	p       proc
+	euid    uint32
+}
+
+// Glimpse reads what is lost first when a process ends. [ErrNotFound] means that it is gone
+// already; as with [Processes.Chain] its start time tells whether it is the one that was
+// meant.
+func (ps *Processes) Glimpse(pid int32) (*Glimpse, error) {
+	p, err := openProc(int(pid))
+	if err != nil {
+		return nil, err
+	}
+	g := &Glimpse{p: p}
+	var st unix.Stat_t
+	if err := unix.Fstat(p.dir, &st); err == nil {
+		g.euid = st.Uid
+	}
+	if g.Process, _, err = p.describe(); err != nil {
+		p.close()
+		return nil, err
+	}
+	return g, nil
+}
+
+// Close lets the process go.
+func (g *Glimpse) Close() { g.p.close() }
+
+// Whole returns all there is to say of the process, which may have ended meanwhile: then it
+// is what was read at once. g is closed.
+func (ps *Processes) Whole(ctx context.Context, g *Glimpse) Chain {
+	c := Chain{Processes: []policy.Process{g.Process}, EUID: g.euid, Hidden: g.p.hidden("cwd"), Elsewhere: g.p.elsewhere()}
+	later, err := ps.lineage(ctx, g.p)
+	if err != nil || later.Processes[0].Executable == "" && g.Process.Executable != "" {
+		return c // it ended meanwhile
+	}
+	later.Processes[0].Executable, later.Processes[0].WorkingDirectory = g.Process.Executable, g.Process.WorkingDirectory
+	return later
+}
