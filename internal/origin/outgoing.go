@@ -1,8 +1,10 @@
 package origin
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 )
 
 // Outgoing is this host's end of a connection that goes out.
@@ -75,15 +77,18 @@ func (d *Diag) Listener(at netip.AddrPort) (Socket, error) {
 	return listener, err
 }
 
-// ServerEnd reports whether this host has the other end of a connection from client, at one
-// of servers. It may have been closed by now, but not forgotten. It costs some microseconds
-// for each.
-func (d *Diag) ServerEnd(client netip.AddrPort, servers []netip.AddrPort) (found bool, err error) {
+// RedirectedTo reports whether a connection from client, begun so long ago, that wanted to go
+// elsewhere was brought to one of servers on this host: there the other end stands, or was
+// closed since and is not forgotten yet. It costs some microseconds for each.
+//
+// An end of another connection from the same port proves nothing: anybody may hold one
+// connection to this host's server, or have had one a moment ago, and open others from the
+// same address and port.
+func (d *Diag) RedirectedTo(client netip.AddrPort, age time.Duration, servers []netip.AddrPort) (found bool, err error) {
 	client = unmapped(client)
 	err = d.with(client, func(s *diagSocket) error {
 		for _, server := range servers {
-			// Asked for its own family the kernel knows sockets of both.
-			found, err = s.hasEnd(families(client)[0], unmapped(server), client, nil)
+			found, err = s.hasEndOf(client, unmapped(server), age)
 			if err != nil || found {
 				return err
 			}
@@ -91,4 +96,25 @@ func (d *Diag) ServerEnd(client netip.AddrPort, servers []netip.AddrPort) (found
 		return nil
 	})
 	return found, err
+}
+
+// hasEndOf reports whether server has the end of a connection from client that the client
+// does not know to be one to server.
+func (s *diagSocket) hasEndOf(client, server netip.AddrPort, age time.Duration) (bool, error) {
+	// Asked for its own family the kernel knows sockets of both.
+	sockets, err := s.ask(diagRequest{family: families(client)[0], source: server, destination: client})
+	if err != nil {
+		return false, err
+	}
+	for _, a := range sockets {
+		if a.source != server || a.destination != client || a.state == tcpTimeWait && a.waited() > age {
+			continue
+		}
+		_, _, known, err := s.exact(client, server)
+		if errors.Is(err, ErrNotFound) { // closed by now
+			known, err = true, nil
+		}
+		return !known, err
+	}
+	return false, nil
 }

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strconv"
 	"testing"
+	"time"
 )
 
 func TestOutgoingOwnerNamesUserAndSocket(t *testing.T) {
@@ -70,22 +71,39 @@ func TestListenerIsTheOneThatTakesTheConnection(t *testing.T) {
 	}
 }
 
-func TestServerEndIsFoundAmongOthers(t *testing.T) {
+func TestARedirectedConnectionIsToldFromAnotherOneOfTheSamePort(t *testing.T) {
 	l, port := listen(t, "127.0.0.1:0")
-	connect(t, aliceUID, 4, "127.0.0.1", port, 0)
-	client, server, _ := accept(t, l)
+	c := connect(t, aliceUID, 4, "127.0.0.1", port, 0)
+	client, server, ours := accept(t, l)
 	d := diag(t)
 	other := netip.MustParseAddrPort("127.0.0.1:25")
-	if found, err := d.ServerEnd(client, []netip.AddrPort{other, server}); err != nil || !found {
-		t.Errorf("got %v, %v, want the end found", found, err)
+	brought := netip.MustParseAddrPort("127.0.0.9:" + strconv.Itoa(int(port)))
+	began := time.Now()
+	ask := func(name string, from netip.AddrPort, age time.Duration, servers []netip.AddrPort, want bool) {
+		t.Helper()
+		if found, err := d.RedirectedTo(from, age, servers); err != nil || found != want {
+			t.Errorf("%s: got %v, %v, want %v", name, found, err, want)
+		}
 	}
-	// a listener on the same address and port is no end of it
-	if found, err := d.ServerEnd(netip.AddrPortFrom(client.Addr(), 1), []netip.AddrPort{other, server}); err != nil || found {
-		t.Errorf("got %v, %v, want none", found, err)
+	ask("the client wanted to go there", client, time.Hour, []netip.AddrPort{other, server}, false)
+	ask("a listener alone", netip.AddrPortFrom(client.Addr(), 1), time.Hour, []netip.AddrPort{other, server}, false)
+	redirectedTo(t, brought, client)
+	ask("our end of a connection elsewhere", client, time.Second, []netip.AddrPort{other, server, brought}, true)
+
+	// The server closes first: the kernel remembers its end alone.
+	if err := ours.Close(); err != nil {
+		t.Fatal(err)
 	}
+	c.say(t, "close")
+	if got := c.line(t); got != "closed" {
+		t.Fatal(got)
+	}
+	time.Sleep(50 * time.Millisecond) // what is being tested takes time to pass
+	ask("it was closed before this one began", client, 10*time.Millisecond, []netip.AddrPort{server}, false)
+	ask("it was closed since", client, time.Since(began)+time.Second, []netip.AddrPort{server}, true)
 }
 
-func BenchmarkServerEnd(b *testing.B) {
+func BenchmarkRedirectedTo(b *testing.B) {
 	d := NewDiag()
 	defer func() { _ = d.Close() }()
 	client := netip.MustParseAddrPort("192.0.2.1:4711")
@@ -96,7 +114,7 @@ func BenchmarkServerEnd(b *testing.B) {
 		}
 	}
 	for b.Loop() {
-		if _, err := d.ServerEnd(client, servers); err != nil {
+		if _, err := d.RedirectedTo(client, time.Second, servers); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -29,7 +29,10 @@ const (
 
 	// Kernel's enum of TCP states: those in which a connection still has an owner.
 	tcpEstablished, tcpSynSent, tcpFinWait1, tcpFinWait2, tcpCloseWait = 1, 2, 4, 5, 8
-	tcpSynRecv, tcpListen                                              = 3, 10
+	tcpSynRecv, tcpTimeWait, tcpListen                                 = 3, 6, 10
+
+	// timeWait is how long the kernel remembers a connection that was closed here first.
+	timeWait = 60 * time.Second
 
 	ownedStates = 1<<tcpEstablished | 1<<tcpSynSent | 1<<tcpFinWait1 | 1<<tcpFinWait2 | 1<<tcpCloseWait
 )
@@ -347,7 +350,11 @@ type diagAnswer struct {
 	source, destination netip.AddrPort
 	uid, inode          uint32
 	state               uint8
+	expires             time.Duration // until the state's timer runs out
 }
+
+// waited is for how long a connection in the state TIME_WAIT has been in it.
+func (a diagAnswer) waited() time.Duration { return timeWait - a.expires }
 
 // owner returns the socket's owner. A closed connection that the kernel still keeps
 // (TIME_WAIT, on kernels before 6.17 FIN_WAIT1 too) shows uid 0 and inode 0.
@@ -414,6 +421,7 @@ func parseDiagAnswer(b []byte) (diagAnswer, bool) {
 		uid:         ne.Uint32(b[64:]),
 		inode:       ne.Uint32(b[68:]),
 		state:       b[1],
+		expires:     time.Duration(ne.Uint32(b[52:])) * time.Millisecond,
 	}, true
 }
 

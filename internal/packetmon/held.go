@@ -78,7 +78,7 @@ func (k *worker) redirected(e *sighting) bool {
 	if k.m.own.has(remote.Addr()) || !k.m.own.has(local.Addr()) {
 		return false // of another network namespace: what happens there is not seen from here
 	}
-	here, err := k.m.mtas.redirected(local, remote, k.m.own.all(local.Addr()), k.m.opt.Ports)
+	here, err := k.m.mtas.redirected(&e.seen, k.m.own.all(local.Addr()), k.m.opt.Ports)
 	if err != nil {
 		e.basis += fmt.Sprintf("; whether it was redirected is not known (%.100v)", err)
 	}

@@ -152,7 +152,8 @@ func (s *mailServers) runsExim(ctx context.Context, listener origin.Socket) bool
 // redirected reports whether a connection that stands between local and another host ended
 // on this host in truth: a firewall rule brought it to our own server, which has the other
 // end then.
-func (s *mailServers) redirected(local, remote netip.AddrPort, own []netip.Addr, ports []uint16) (bool, error) {
+func (s *mailServers) redirected(seen *Seen, own []netip.Addr, ports []uint16) (bool, error) {
+	local, remote := seen.Local, seen.Remote
 	if !local.IsValid() || local.Port() == 0 {
 		return false, errors.New("the connection's own port is not known")
 	}
@@ -172,7 +173,7 @@ func (s *mailServers) redirected(local, remote netip.AddrPort, own []netip.Addr,
 			servers = append(servers, netip.AddrPortFrom(a, port))
 		}
 	}
-	return s.diag.ServerEnd(local, servers)
+	return s.diag.RedirectedTo(local, time.Duration(s.boot()-seen.At), servers)
 }
 
 // perSecond lets so many through in each second. It is for one goroutine.

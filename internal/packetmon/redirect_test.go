@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"osm/policy"
 )
@@ -125,6 +126,58 @@ func TestARedirectedConnectionIsNotCountedTwice(t *testing.T) {
 			f.in <- Seen{At: now + 3, Local: netip.AddrPortFrom(own, 1), Remote: wanted, Socket: 2, Outcome: policy.OutcomeEstablished}
 			if got := next(t, m).Connection; got.Outcome != policy.OutcomeEstablished || len(got.Chain) == 0 || got.Chain[0].PID != c.pid {
 				t.Errorf("one that was not redirected: got %+v", got)
+			}
+		})
+	}
+}
+
+// Whoever keeps one connection to this host's mail server, or had one a moment ago, and
+// connects to others from the same port is not taken for one who was redirected.
+func TestAConnectionToTheMailServerFromTheSamePortHidesNothing(t *testing.T) {
+	if !inNetwork(t) {
+		return
+	}
+	own := ownNetwork(t)
+	mta, err := net.Listen("tcp4", "0.0.0.0:25")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = mta.Close() }()
+	remote := netip.MustParseAddrPort("192.0.2.9:25")
+	for _, tt := range []struct {
+		name   string
+		server string
+		closed bool
+	}{
+		{"it stands, by the loopback address", "127.0.0.1", false},
+		{"it stands, by the host's address", "10.9.9.1", false},
+		{"the server has closed it", "10.9.9.1", true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := start(t, aliceUID, "/", "/usr/bin/perl", "-MIO::Socket::INET", "-e", `$|=1; my $s=IO::Socket::INET->new(LocalAddr=>"10.9.9.1", PeerAddr=>$ARGV[0], PeerPort=>25) or die;
+				print $s->sockport, "\n"; <STDIN>; close $s; print "closed\n"; <STDIN>`, tt.server)
+			port, err := strconv.ParseUint(c.line(t), 10, 16)
+			if err != nil {
+				t.Fatal(err)
+			}
+			server, err := mta.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = server.Close() }()
+			if tt.closed {
+				_ = server.Close()
+				_, _ = c.stdin.Write([]byte("close\n"))
+				c.line(t)
+				time.Sleep(20 * time.Millisecond) // until it was closed before the next one began
+			}
+			f := newFed(SourceEBPF)
+			m := monitored(t, Options{Ports: []uint16{25, 587}, Openers: []Opener{f.opener()}})
+			now := sinceBoot()
+			f.in <- Seen{At: now, Remote: remote, Socket: 1, UID: aliceUID, UIDKnown: true, PID: int32(c.cmd.Process.Pid)}
+			f.in <- Seen{At: now + 1, Local: netip.AddrPortFrom(own, uint16(port)), Remote: remote, Socket: 1, Outcome: policy.OutcomeEstablished}
+			if got := next(t, m).Connection; got.UID != aliceUID || got.Remote != remote {
+				t.Errorf("got %+v", got)
 			}
 		})
 	}
