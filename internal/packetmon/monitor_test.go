@@ -175,9 +175,9 @@ func TestWhatIsNoBypassIsDroppedAndCounted(t *testing.T) {
 	if got := next(t, m).Connection; got.UID != aliceUID || !strings.Contains(got.Basis, "runs Exim's program as a user who is not") {
 		t.Errorf("Exim's program with alice's rights: got %+v", got)
 	}
-	delivery := start(t, 0, "/", "/usr/bin/perl", "-e", `$|=1; $<=20001; print "here\n"; <STDIN>`)
+	delivery := start(t, 0, "/", "/usr/bin/perl", "-e", `$|=1; print "here\n"; <STDIN>`)
 	delivery.line(t)
-	f.in <- Seen{At: sinceBoot(), Local: c.local, Remote: away, Socket: 1, UIDKnown: true, UID: aliceUID, PID: int32(delivery.cmd.Process.Pid)}
+	f.in <- Seen{At: sinceBoot(), Local: c.local, Remote: away, Socket: 1, UIDKnown: true, UID: 0, PID: int32(delivery.cmd.Process.Pid)}
 	until(t, m, "a process that runs Exim", func(n Counts) bool { return n.Excluded == 1 })
 	excluded.Store(aliceUID)
 	f.in <- Seen{At: sinceBoot(), Local: c.local, Remote: away, Socket: 2, UIDKnown: true, UID: aliceUID, PID: c.pid}
@@ -193,6 +193,18 @@ func TestWhatIsNoBypassIsDroppedAndCounted(t *testing.T) {
 		t.Errorf("a port that is not watched: got %+v", n)
 	}
 	nothingMore(t, m)
+}
+
+// The socket stays with another process of alice's meanwhile.
+func TestWhoBecomesEximAfterHeHasConnectedIsCounted(t *testing.T) {
+	f := newFed(SourceEBPF)
+	m := monitored(t, Options{Ports: []uint16{25}, Openers: []Opener{f.opener()}, Exim: "/usr/bin/perl", Excluded: func(uid uint32) bool { return uid == 0 }})
+	became := start(t, 0, "/", "/usr/bin/perl", "-e", `$|=1; $<=20001; print "here\n"; <STDIN>`) // as set-uid programs run
+	became.line(t)
+	f.in <- Seen{At: sinceBoot(), Remote: netip.MustParseAddrPort("192.0.2.1:25"), Socket: 1, UIDKnown: true, UID: aliceUID, PID: int32(became.cmd.Process.Pid)}
+	if got := next(t, m).Connection; got.UID != aliceUID {
+		t.Errorf("got %+v, want it to be alice's", got)
+	}
 }
 
 func TestTheBestSourceThatOpensIsUsed(t *testing.T) {

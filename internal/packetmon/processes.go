@@ -202,7 +202,7 @@ func (k *worker) known(ctx context.Context, e *sighting) {
 		k.hand(e, origin.Chain{}, k.missing(e, fmt.Sprintf("%s cannot be read: %v", name, err)))
 	case startedAfter(&c.Processes[0], e.seen.At):
 		k.hand(e, origin.Chain{}, k.missing(e, name+" was gone, and its number given to another one"))
-	case k.delivers(&c):
+	case k.delivers(e, &c):
 		k.m.count.excluded.Add(1)
 	case c.Processes[0].UID != e.seen.UID && c.EUID != e.seen.UID:
 		// It may have changed its user, or be of another numbering than ours: not a word on it
@@ -256,11 +256,13 @@ func (m *Monitor) foreign(a netip.Addr) bool {
 	return a.IsValid() && !a.IsUnspecified() && !m.own.has(a)
 }
 
-// delivers reports whether the process is Exim at its own work, which runs with the rights
-// of Exim's user or root's, for whomever it is. That it runs Exim's program does not prove
-// it: by "exim -be" and a ${readsocket anybody has it connect for him, with his own rights.
-func (k *worker) delivers(c *origin.Chain) bool {
-	return c.RunsExim && (c.EUID == 0 || k.m.excluded(c.EUID))
+// delivers reports whether the process is Exim at its own work, which connects as Exim's
+// user, who is passed over already, or as root. Whatever of Exim's a user's process runs now
+// proves nothing: by "exim -be" and a ${readsocket anybody has it connect for him, and after
+// he has connected he can become Exim with its rights, while another process of his has the
+// connection.
+func (k *worker) delivers(e *sighting, c *origin.Chain) bool {
+	return e.seen.UID == 0 && c.RunsExim && (c.EUID == 0 || k.m.excluded(c.EUID))
 }
 
 // startedAfter reports whether p began after the boot time at, in nanoseconds: it has the
@@ -304,7 +306,7 @@ func (k *worker) search(ctx context.Context, events []*sighting) {
 }
 
 func (k *worker) holder(e *sighting, c *origin.Chain) {
-	if k.delivers(c) {
+	if k.delivers(e, c) {
 		k.m.count.excluded.Add(1)
 		return
 	}
