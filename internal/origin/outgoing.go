@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -46,6 +47,30 @@ func (d *Diag) OutgoingOwner(local, remote netip.AddrPort, here func() bool) (Ou
 		return Outgoing{}, err
 	}
 	return o, nil
+}
+
+// Connects reports whether a user of this network has a connection from local to remote. Where
+// local's port is not known it takes a walk through all sockets.
+func (d *Diag) Connects(uid uint32, local, remote netip.AddrPort) (found bool, err error) {
+	local, remote = unmapped(local), unmapped(remote)
+	err = d.with(local, func(s *diagSocket) error {
+		if local.Port() != 0 {
+			owner, _, known, err := s.exact(local, remote)
+			found = known && err == nil && owner == uid
+			return err
+		}
+		for _, family := range families(local) {
+			sockets, err := s.ask(diagRequest{family: family, source: local, destination: remote, dump: true})
+			if err != nil {
+				return err
+			}
+			found = found || slices.ContainsFunc(sockets, func(a diagAnswer) bool {
+				return a.source.Addr() == local.Addr() && a.destination == remote && a.uid == uid && a.inode != 0
+			})
+		}
+		return nil
+	})
+	return found, err
 }
 
 // Listener returns the socket that takes connections to an address of this host, which may

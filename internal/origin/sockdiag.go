@@ -301,7 +301,8 @@ func again(err error) bool {
 	return errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR)
 }
 
-// diagRequest asks for one connection, or with dump for all from source's port.
+// diagRequest asks for one connection, or with dump for all from source's port, or to
+// destination's if there is one.
 type diagRequest struct {
 	family              uint8
 	source, destination netip.AddrPort
@@ -326,8 +327,8 @@ func (r diagRequest) message(seq uint32) []byte {
 	b[16], b[17] = r.family, unix.IPPROTO_TCP
 	ne.PutUint32(b[20:], states)
 	be.PutUint16(b[24:], r.source.Port())
+	be.PutUint16(b[26:], r.destination.Port())
 	if !r.dump {
-		be.PutUint16(b[26:], r.destination.Port())
 		putAddr(b[28:44], r.source.Addr(), r.family)
 		putAddr(b[44:60], r.destination.Addr(), r.family)
 	}

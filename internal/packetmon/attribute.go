@@ -24,8 +24,9 @@ type sighting struct {
 	// glimpse is what was read of its process at once; nil = nothing was. Whoever takes the
 	// event closes it.
 	glimpse *origin.Glimpse
-	// elsewhere: it was made in another network namespace.
+	// elsewhere: it was made in another network namespace, by told, if that was so.
 	elsewhere bool
+	told      uint32
 }
 
 // watcher is one source at work. Its see is called by the source's goroutine.
@@ -175,6 +176,7 @@ func ownedBasis(source string, s *Seen) string {
 // foreign takes back whose it is: the same uid may be another user's in a container.
 func (e *sighting) foreign() {
 	e.basis += fmt.Sprintf("; but in another network namespace, where uid %d may be somebody else", e.seen.UID)
+	e.told = e.seen.UID
 	e.seen.UID, e.seen.UIDKnown, e.seen.Inode, e.elsewhere = 0, false, 0, true
 }
 

@@ -113,7 +113,21 @@ func (k *worker) release(h *heldRecord) {
 		return
 	}
 	k.drop(h)
+	k.here(&h.e)
 	k.m.emit(&h.e, h.chain, h.why)
+}
+
+// here gives a connection back to whom it was told to be whose, if its socket is found in this
+// host's network, whichever its process is in: anybody can go to a network of his own once he
+// has connected, or have all but one of his threads there.
+func (k *worker) here(e *sighting) {
+	if !e.elsewhere || !k.m.local(e.seen.Local.Addr()) || e.seen.Local.Port() == 0 && !k.searches.allow(k.m.opt.Boot()) {
+		return
+	}
+	if ours, err := k.m.diag.Connects(e.told, e.seen.Local, e.seen.Remote); err == nil && ours {
+		e.seen.UID, e.seen.UIDKnown, e.elsewhere = e.told, true, false
+		e.basis = fmt.Sprintf("%s: uid %d connected, in this host's network, in which its process is not", e.source, e.told)
+	}
 }
 
 func (k *worker) drop(h *heldRecord) {

@@ -40,7 +40,8 @@ type worker struct {
 	users map[uint32]*user
 	left  int // of the batch that is worked on
 	// chains are the processes that were read lately, by their numbers.
-	chains map[int32]readChain
+	chains   map[int32]readChain
+	searches perSecond // for sockets of which the port is not known
 }
 
 // user is what is remembered of a uid: evidence for his next connections.
@@ -52,7 +53,7 @@ type user struct {
 }
 
 func newWorker(m *Monitor) *worker {
-	return &worker{m: m, held: map[uint64]*heldRecord{}, early: map[uint64]Seen{}, users: map[uint32]*user{}, chains: map[int32]readChain{}}
+	return &worker{m: m, searches: perSecond{limit: maxSearches}, held: map[uint64]*heldRecord{}, early: map[uint64]Seen{}, users: map[uint32]*user{}, chains: map[int32]readChain{}}
 }
 
 // run works until ctx ends; what is still held is handed on then.
@@ -254,6 +255,11 @@ func (c *readChain) same(g *origin.Glimpse) bool {
 // no address of this host. One that is proves nothing: all have a loopback address.
 func (m *Monitor) foreign(a netip.Addr) bool {
 	return a.IsValid() && !a.IsUnspecified() && !m.own.has(a)
+}
+
+// local reports whether a is an address of this host that others have not got, too.
+func (m *Monitor) local(a netip.Addr) bool {
+	return a.IsValid() && !a.IsUnspecified() && !a.IsLoopback() && m.own.has(a)
 }
 
 // delivers reports whether the process is Exim at its own work, which connects as Exim's

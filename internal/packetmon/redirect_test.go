@@ -182,3 +182,54 @@ func TestAConnectionToTheMailServerFromTheSamePortHidesNothing(t *testing.T) {
 		})
 	}
 }
+
+// Anybody can have a network of his own, go there after he has connected, or have one thread
+// stay behind that connects.
+func TestASocketInOurNetworkTellsMoreThanWhereItsProcessIs(t *testing.T) {
+	if !inNetwork(t) {
+		return
+	}
+	own := ownNetwork(t)
+	command(t, "nft add rule ip osmtest out ip daddr 192.0.2.9 tcp dport 587 dnat to 10.9.9.1:5870")
+	l, err := net.Listen("tcp4", "10.9.9.1:5870")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	remote := netip.MustParseAddrPort("192.0.2.9:587")
+	c := connect(t, aliceUID, "/", remote)
+	cmd := exec.Command("/bin/cat") // alice's too, in another network
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Credential: &syscall.Credential{Uid: aliceUID, Gid: aliceUID}}
+	stdin, err := cmd.StdinPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _, _ = stdin.Close(), cmd.Wait() }()
+	port := c.local.Port()
+	for i, tt := range []struct {
+		name    string
+		local   netip.AddrPort
+		outcome bool
+		uid     uint32
+	}{
+		{"it was answered", netip.AddrPortFrom(own, port), true, aliceUID},
+		{"it was not answered yet, and its port is not known", netip.AddrPortFrom(own, 0), false, aliceUID},
+		{"there is no such socket here", netip.AddrPortFrom(own, port+1), true, 0},
+		{"from another address", netip.MustParseAddrPort("172.17.0.2:4711"), true, 0},
+		{"from the loopback address, which all have", netip.MustParseAddrPort("127.0.0.1:4711"), true, 0},
+	} {
+		f := newFed(SourceEBPF)
+		m := monitored(t, Options{Ports: []uint16{587}, Openers: []Opener{f.opener()}})
+		now := sinceBoot()
+		f.in <- Seen{At: now, Local: netip.AddrPortFrom(tt.local.Addr(), 0), Remote: remote, Socket: uint64(i), UID: aliceUID, UIDKnown: true, PID: int32(cmd.Process.Pid)}
+		if tt.outcome {
+			f.in <- Seen{At: now + 1, Local: tt.local, Remote: remote, Socket: uint64(i), Outcome: policy.OutcomeEstablished}
+		}
+		if got := next(t, m).Connection; got.UID != tt.uid || got.UIDKnown != (tt.uid != 0) || got.Elsewhere != (tt.uid == 0) {
+			t.Errorf("%s: got %+v", tt.name, got)
+		}
+	}
+}
