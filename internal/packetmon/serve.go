@@ -136,7 +136,8 @@ func (f *follower) status(ctx context.Context, always bool) error {
 	return err
 }
 
-// records sends what waits. Those are taken off whose line was written in full: of the others
+// records sends some of what waits, and all of it once ctx has ended: between them the status
+// has its turn, without which the follower takes us for dead. Those are taken off whose line was written in full: of the others
 // the follower has nothing that it could use.
 func (f *follower) records(ctx context.Context) error {
 	for {
@@ -160,8 +161,8 @@ func (f *follower) records(ctx context.Context) error {
 		for whole < len(ends) && ends[whole] <= n {
 			whole++
 		}
-		f.m.out.taken(first, whole)
-		if err != nil {
+		f.m.out.taken(first, whole) // it signals that there are more
+		if err != nil || ctx.Err() == nil {
 			return err
 		}
 	}

@@ -193,6 +193,34 @@ func TestASlowFollowerHindersNothing(t *testing.T) {
 	}
 }
 
+// Without a status the daemon takes the watch for dead.
+func TestTheStatusIsToldInTheMidstOfAFlood(t *testing.T) {
+	m, socket, stop := served(t)
+	told := make(chan struct{}, 100)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	for range 1000 {
+		m.out.put(numbered(0))
+	}
+	go func() {
+		// For each one that is taken there are two more: it never gets to the end.
+		done <- Follow(ctx, socket, FollowOptions{Record: func(Record) { m.out.put(numbered(1)); m.out.put(numbered(2)) }, Status: func(Status) {
+			select {
+			case told <- struct{}{}:
+			default:
+			}
+		}})
+	}()
+	for range 3 { // the first is told at once
+		await(t, told, "a status")
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	stop()
+}
+
 func TestOnlyTheDaemonMayFollow(t *testing.T) {
 	m, socket, _ := served(t)
 	m.out.put(numbered(1))
