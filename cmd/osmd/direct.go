@@ -21,6 +21,11 @@ const watchAway = 5 * time.Second
 // backDoor is what is known of the part that sees connections bypass Exim.
 type backDoor struct {
 	off bool // by the configuration
+	// spoke is the second, since boot, in which a connection that was over was logged last, and
+	// unsaid how many were not since: whoever connects in a loop must not fill the log. Both
+	// are for the one who follows the watch.
+	spoke  int64
+	unsaid int
 
 	mu     sync.Mutex // guards what follows
 	status packetmon.Status
@@ -79,12 +84,17 @@ func (d *daemon) seenAt(at time.Time) policy.Moment {
 	return now.Add(-min(max(now.Wall.Sub(at), 0), maxLate))
 }
 
-// logConnection writes a line for a connection that is over, and for each one at level
-// debug.
+// logConnection writes a line for a connection that is over, one in a second at most, and for
+// each one at level debug.
 func (d *daemon) logConnection(dec *policy.Decision) {
-	level := slog.LevelDebug
+	level, unsaid := slog.LevelDebug, 0
 	if len(dec.Over) > 0 {
-		level = slog.LevelInfo
+		if second := d.clock().Boot / 1000; second != d.back.spoke {
+			level, unsaid = slog.LevelInfo, d.back.unsaid
+			d.back.spoke, d.back.unsaid = second, 0
+		} else {
+			d.back.unsaid++
+		}
 	}
 	ctx := context.Background()
 	if !d.log.Enabled(ctx, level) {
@@ -101,6 +111,9 @@ func (d *daemon) logConnection(dec *policy.Decision) {
 		if o := &dec.Over[i]; o.Trigger == dec.Trigger {
 			attrs = append(attrs, slog.Int64("used", o.Used), slog.Int64("max", o.Max))
 		}
+	}
+	if unsaid > 0 {
+		attrs = append(attrs, slog.Int("more_over_since_the_last", unsaid))
 	}
 	d.log.LogAttrs(ctx, level, "connection past exim", attrs...)
 }
