@@ -45,10 +45,15 @@ type worker struct {
 
 // user is what is remembered of a uid: evidence for his next connections.
 type user struct {
-	last   string // his last process that was found, in words
-	found  int64  // boot time
-	second int64  // in which his processes were looked at last, since boot
-	spent  int64  // on them in it, in nanoseconds
+	last  string // his last process that was found, in words
+	pid   int32  // its number: it may connect again
+	found int64  // boot time
+	// straight is when a connection of his to port was looked for at all our own servers, and
+	// was not there.
+	straight int64
+	port     uint16
+	second   int64 // in which his processes were looked at last, since boot
+	spent    int64 // on them in it, in nanoseconds
 }
 
 func newWorker(m *Monitor) *worker {
@@ -276,14 +281,18 @@ func (k *worker) search(ctx context.Context, events []*sighting) {
 	defer cancel()
 	waiting := map[origin.Socket][]*sighting{}
 	sockets := make([]origin.Socket, 0, len(events))
+	var first []int32
 	for _, e := range events {
 		s := origin.Socket{UID: e.seen.UID, Inode: e.seen.Inode}
 		if waiting[s] == nil {
 			sockets = append(sockets, s)
+			if u := k.users[s.UID]; u != nil && u.pid > 0 && !slices.Contains(first, u.pid) {
+				first = append(first, u.pid)
+			}
 		}
 		waiting[s] = append(waiting[s], e)
 	}
-	err := k.m.processes.Holders(ctx, sockets, func(c origin.Chain, held []origin.Socket) {
+	err := k.m.processes.Holders(ctx, sockets, first, func(c origin.Chain, held []origin.Socket) {
 		for _, s := range held {
 			for _, e := range waiting[s] {
 				k.holder(e, &c)
@@ -319,7 +328,7 @@ func (k *worker) found(e *sighting, c *origin.Chain) {
 		k.m.hidden.Store(true)
 	}
 	u := k.user(e.seen.UID)
-	u.found = k.m.opt.Boot()
+	u.found, u.pid = k.m.opt.Boot(), p.PID
 	u.last = legible(fmt.Sprintf("process %d, %.200s in %.200s", p.PID, p.Executable, p.WorkingDirectory), maxBasis/2)
 }
 
