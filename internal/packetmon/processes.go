@@ -48,6 +48,8 @@ type user struct {
 	last  string // his last process that was found, in words
 	pid   int32  // its number: it may connect again
 	found int64  // boot time
+	// elsewhere is when a connection of his was in another network namespace; 0 = never.
+	elsewhere int64
 	// straight is when a connection of his to port was looked for at all our own servers, and
 	// was not there.
 	straight int64
@@ -198,9 +200,13 @@ func (k *worker) known(ctx context.Context, e *sighting) {
 	k.user(e.seen.UID).spend(began, k.m.opt.Boot())
 	name := fmt.Sprintf("process %d", e.seen.PID)
 	switch {
-	case err == nil && c.Elsewhere && !startedAfter(&c.Processes[0], e.seen.At), err != nil && k.m.foreign(e.seen.Local.Addr()):
+	case err == nil && c.Elsewhere && !startedAfter(&c.Processes[0], e.seen.At):
+		k.user(e.seen.UID).elsewhere = k.m.opt.Boot()
 		e.foreign()
 		k.hand(e, c, "")
+	case err != nil && (k.m.foreign(e.seen.Local.Addr()) || k.elsewhere(e.seen.UID)):
+		e.foreign()
+		k.hand(e, origin.Chain{}, name+" was gone")
 	case errors.Is(err, origin.ErrNotFound):
 		k.hand(e, origin.Chain{}, k.missing(e, name+" was gone"))
 	case err != nil:
@@ -259,6 +265,17 @@ func (c *readChain) same(g *origin.Glimpse) bool {
 // no address of this host. One that is proves nothing: all have a loopback address.
 func (m *Monitor) foreign(a netip.Addr) bool {
 	return a.IsValid() && !a.IsUnspecified() && !m.own.has(a)
+}
+
+// ambiguous is for how long a uid that connected in another network namespace is somebody
+// else's where the process is gone: containers have uids of their own, and may have an
+// address that we have, too.
+const ambiguous = time.Hour
+
+// elsewhere reports whether a uid is ambiguous.
+func (k *worker) elsewhere(uid uint32) bool {
+	u := k.users[uid]
+	return u != nil && u.elsewhere > 0 && k.m.opt.Boot()-u.elsewhere < int64(ambiguous)
 }
 
 // delivers reports whether the process is Exim at its own work, which runs with the rights
