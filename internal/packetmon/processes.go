@@ -202,10 +202,10 @@ func (k *worker) known(ctx context.Context, e *sighting) {
 	switch {
 	case err == nil && c.Elsewhere && !startedAfter(&c.Processes[0], e.seen.At):
 		k.user(e.seen.UID).elsewhere = k.m.opt.Boot()
-		e.foreign()
+		e.foreign(true)
 		k.hand(e, c, "")
 	case err != nil && (k.m.foreign(e.seen.Local.Addr()) || k.elsewhere(e.seen.UID)):
-		e.foreign()
+		e.foreign(false)
 		k.hand(e, origin.Chain{}, name+" was gone")
 	case errors.Is(err, origin.ErrNotFound):
 		k.hand(e, origin.Chain{}, k.missing(e, name+" was gone"))
