@@ -45,7 +45,11 @@ func ReportText(ev *policy.Event) string {
 	if ev.Mode == policy.Observe {
 		what = "would be " + what + " (the trigger only observes: the mail passes)"
 	}
-	text := fmt.Sprintf("%s went over %s (%s): %d of %d %s in %s; further messages: %s",
+	what = "further messages: " + what
+	if ev.Watch.Direct() { // they are seen, and not asked about
+		what = "further connections are counted"
+	}
+	text := fmt.Sprintf("%s went over %s (%s): %d of %d %s in %s; %s",
 		ev.Key, ev.Trigger, ev.Watch, ev.Used, ev.Max, ev.Count, store.Period(ev.Per), what)
 	if !ev.FreeAt.IsZero() {
 		text += "; free again at " + ev.FreeAt.UTC().Format("2006-01-02 15:04:05 UTC")

@@ -35,7 +35,11 @@ func bestScript(s *Submission, o *Origin, dir string) (script, basis string) {
 		return headerScript(s.PHPScript, dir)
 	case callerProgram:
 		if script = CleanDirectory(caller.Executable); script != "" {
-			return script, "the program that called sendmail, process " + strconv.Itoa(int(caller.PID))
+			did := "called sendmail"
+			if s.Direct != nil {
+				did = "connected"
+			}
+			return script, "the program that " + did + ", process " + strconv.Itoa(int(caller.PID))
 		}
 	}
 	return "", ""

@@ -43,7 +43,7 @@ func (g *Glimpse) Close() { g.p.close() }
 // Whole returns all there is to say of the process, which may have ended meanwhile: then it
 // is what was read at once. g is closed.
 func (ps *Processes) Whole(ctx context.Context, g *Glimpse) Chain {
-	c := Chain{Processes: []policy.Process{g.Process}, EUID: g.euid, Hidden: g.p.hidden("cwd"), Elsewhere: g.p.elsewhere()}
+	c := Chain{Processes: []policy.Process{g.Process}, EUID: g.euid, Hidden: g.p.hidden("cwd"), Elsewhere: ps.elsewhere(g.p)}
 	later, err := ps.lineage(ctx, g.p)
 	if err != nil || later.Processes[0].Executable == "" && g.Process.Executable != "" {
 		return c // it ended meanwhile

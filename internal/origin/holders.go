@@ -18,9 +18,9 @@ const (
 // Socket is a socket and whose it is, as sock_diag tells them.
 type Socket struct{ UID, Inode uint32 }
 
-// eachHolder looks for the processes that hold the sockets, the newest first, and hands
-// each with those it holds to found, which closes it.
-func eachHolder(ctx context.Context, of []Socket, found func(proc, []Socket)) error {
+// eachHolder looks for the processes that hold the sockets, first those that are named and
+// then the newest first, and hands each with those it holds to found, which closes it.
+func eachHolder(ctx context.Context, of []Socket, first []int32, found func(proc, []Socket)) error {
 	h := holders{want: map[uint32]map[uint32]bool{}, found: found, spent: map[uint32]time.Duration{}}
 	for _, s := range of {
 		if s.Inode == 0 {
@@ -33,6 +33,12 @@ func eachHolder(ctx context.Context, of []Socket, found func(proc, []Socket)) er
 	}
 	if deadline, ok := ctx.Deadline(); ok {
 		h.share = time.Until(deadline) / 2
+	}
+	for _, pid := range first {
+		h.try(ctx, int(pid))
+	}
+	if len(h.want) == 0 {
+		return nil
 	}
 	last := lastPID()
 	tried := min(probePIDs, last)

@@ -209,7 +209,7 @@ func ownerOf(ctx context.Context, of Socket) (proc, error) {
 	defer cancel()
 	var owner proc
 	found := false
-	err := eachHolder(ctx, []Socket{of}, func(p proc, _ []Socket) { owner, found = p, true })
+	err := eachHolder(ctx, []Socket{of}, nil, func(p proc, _ []Socket) { owner, found = p, true })
 	if !found && err == nil {
 		err = ErrNotFound
 	}

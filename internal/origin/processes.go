@@ -15,13 +15,18 @@ import (
 type Processes struct {
 	exim   string
 	memory *memoryReads
+	net    fileID // our network namespace
 }
 
 // NewProcesses returns a reader that knows Exim's program by its file. It calls stuck, again
 // and again, while all reads of processes' memory have hung for long: of no process are the
 // arguments told then, and only a new process of our own helps.
 func NewProcesses(exim string, stuck func(error)) *Processes {
-	return &Processes{exim: exim, memory: newMemoryReads(stuck)}
+	own, err := fileAt(unix.AT_FDCWD, "/proc/thread-self/ns/net")
+	if err != nil {
+		own = fileID{} // nobody is known to be elsewhere then
+	}
+	return &Processes{exim: exim, memory: newMemoryReads(stuck), net: own}
 }
 
 // Chain is what could be read of a process and of those above it.
@@ -49,9 +54,9 @@ func (ps *Processes) Chain(ctx context.Context, pid int32) (Chain, error) {
 // Holders finds, in one pass over all processes, who holds the sockets, and calls found for
 // each process at once, as it may end at any time; the newest one of the socket's user
 // is taken. Sockets that nobody holds any more are passed over. It returns what kept it from
-// looking at all of them.
-func (ps *Processes) Holders(ctx context.Context, of []Socket, found func(Chain, []Socket)) error {
-	return eachHolder(ctx, of, func(p proc, held []Socket) {
+// looking at all of them. Processes of which it is likely may be named to be looked at first.
+func (ps *Processes) Holders(ctx context.Context, of []Socket, first []int32, found func(Chain, []Socket)) error {
+	return eachHolder(ctx, of, first, func(p proc, held []Socket) {
 		if c, err := ps.lineage(ctx, p); err == nil {
 			found(c, held)
 		}
@@ -77,18 +82,14 @@ func (ps *Processes) lineage(ctx context.Context, p proc) (Chain, error) {
 		return Chain{}, ErrNotFound
 	}
 	c.RunsExim = runsExim[0]
-	c.Cgroup, c.Hidden, c.Elsewhere = second.cgroup(), second.hidden("cwd"), second.elsewhere()
+	c.Cgroup, c.Hidden, c.Elsewhere = second.cgroup(), second.hidden("cwd"), ps.elsewhere(second)
 	return c, nil
 }
 
 // elsewhere reports whether p is known to be in another network namespace than we are.
-func (p proc) elsewhere() bool {
+func (ps *Processes) elsewhere(p proc) bool {
 	its, err := fileAt(p.dir, "ns/net")
-	if err != nil {
-		return false
-	}
-	own, err := fileAt(unix.AT_FDCWD, "/proc/thread-self/ns/net")
-	return err == nil && its != own
+	return err == nil && ps.net != fileID{} && its != ps.net
 }
 
 // foreign, [told] and alone tell when a chain is long enough.

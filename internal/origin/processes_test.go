@@ -62,7 +62,7 @@ func TestHoldersFindsAllInOnePass(t *testing.T) {
 		asked = append(asked, s)
 	}
 	calls := 0
-	err = ps.Holders(inTime(t), asked, func(c Chain, held []Socket) {
+	err = ps.Holders(inTime(t), asked, nil, func(c Chain, held []Socket) {
 		calls++
 		for _, s := range held {
 			if want[s] != c.Processes[0].PID || c.EUID != s.UID || c.RunsExim || c.Hidden {
@@ -104,7 +104,7 @@ func TestHoldersNamesTheProcessAndNotItsThread(t *testing.T) {
 	defer threads.Wait()
 	defer close(stop)
 	found := int32(0)
-	err = NewProcesses("", nil).Holders(inTime(t), []Socket{{UID: uint32(os.Getuid()), Inode: uint32(st.Ino)}}, func(c Chain, _ []Socket) {
+	err = NewProcesses("", nil).Holders(inTime(t), []Socket{{UID: uint32(os.Getuid()), Inode: uint32(st.Ino)}}, nil, func(c Chain, _ []Socket) {
 		found = c.Processes[0].PID
 	})
 	if err != nil || int(found) != os.Getpid() {
@@ -122,7 +122,7 @@ func TestHoldersGivesNobodyAllOfTheTime(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := NewProcesses("", nil).Holders(ctx, []Socket{{UID: aliceUID, Inode: 1}}, nil); !errors.Is(err, context.Canceled) {
+	if err := NewProcesses("", nil).Holders(ctx, []Socket{{UID: aliceUID, Inode: 1}}, nil, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("no time: got %v", err)
 	}
 }

@@ -174,8 +174,12 @@ func ownedBasis(source string, s *Seen) string {
 }
 
 // foreign takes back whose it is: the same uid may be another user's in a container.
-func (e *sighting) foreign() {
-	e.basis += fmt.Sprintf("; but in another network namespace, where uid %d may be somebody else", e.seen.UID)
+func (e *sighting) foreign(certain bool) {
+	where := "but in another network namespace"
+	if !certain {
+		where = "but perhaps in another network namespace"
+	}
+	e.basis += fmt.Sprintf("; %s, where uid %d may be somebody else", where, e.seen.UID)
 	e.told = e.seen.UID
 	e.seen.UID, e.seen.UIDKnown, e.seen.Inode, e.elsewhere = 0, false, 0, true
 }

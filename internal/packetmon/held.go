@@ -78,7 +78,14 @@ func (k *worker) redirected(e *sighting) bool {
 	if k.m.own.has(remote.Addr()) || !k.m.own.has(local.Addr()) {
 		return false // of another network namespace: what happens there is not seen from here
 	}
-	here, err := k.m.mtas.redirected(&e.seen, k.m.own.all(local.Addr()), k.m.opt.Ports)
+	// Rules are for users, and do not change by the second: who was led nowhere else is not
+	// looked for everywhere again at once.
+	u, now := k.user(e.seen.UID), k.m.opt.Boot()
+	all := now-u.straight >= int64(time.Second) || remote.Port() != u.port
+	here, err := k.m.mtas.redirected(&e.seen, k.m.own.all(local.Addr()), k.m.opt.Ports, all)
+	if all && err == nil && !here {
+		u.straight, u.port = now, remote.Port()
+	}
 	if err != nil {
 		e.basis += fmt.Sprintf("; whether it was redirected is not known (%.100v)", err)
 	}

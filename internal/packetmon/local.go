@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -138,7 +139,7 @@ func (s *mailServers) runsExim(ctx context.Context, listener origin.Socket) bool
 	ctx, cancel := context.WithTimeout(ctx, listenerTime)
 	defer cancel()
 	k := listenerKind{until: now + int64(listenerFresh)}
-	err := s.processes.Holders(ctx, []origin.Socket{listener}, func(c origin.Chain, _ []origin.Socket) { k.exim = c.RunsExim })
+	err := s.processes.Holders(ctx, []origin.Socket{listener}, nil, func(c origin.Chain, _ []origin.Socket) { k.exim = c.RunsExim })
 	if err != nil {
 		return false
 	}
@@ -151,8 +152,10 @@ func (s *mailServers) runsExim(ctx context.Context, listener origin.Socket) bool
 
 // redirected reports whether a connection that stands between local and another host ended
 // on this host in truth: a firewall rule brought it to our own server, which has the other
-// end then.
-func (s *mailServers) redirected(seen *Seen, own []netip.Addr, ports []uint16) (bool, error) {
+// end then. Rules of the nat table lead to the loopback address, and mostly keep the port;
+// with all it is also asked for others of our ports and addresses, which costs a question
+// for each.
+func (s *mailServers) redirected(seen *Seen, own []netip.Addr, ports []uint16, all bool) (bool, error) {
 	local, remote := seen.Local, seen.Remote
 	if !local.IsValid() || local.Port() == 0 {
 		return false, errors.New("the connection's own port is not known")
@@ -161,16 +164,14 @@ func (s *mailServers) redirected(seen *Seen, own []netip.Addr, ports []uint16) (
 	if local.Addr().Is4() {
 		loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 	}
-	addresses := []netip.Addr{loopback, local.Addr()}
-	for _, a := range own {
-		if a != loopback && a != local.Addr() {
-			addresses = append(addresses, a)
-		}
-	}
-	servers := make([]netip.AddrPort, 0, len(addresses)*(len(ports)+1))
-	for _, port := range append([]uint16{remote.Port()}, ports...) { // a rule may change the port
-		for _, a := range addresses {
-			servers = append(servers, netip.AddrPortFrom(a, port))
+	servers := []netip.AddrPort{netip.AddrPortFrom(loopback, remote.Port()), netip.AddrPortFrom(local.Addr(), remote.Port())}
+	if all {
+		for _, port := range append([]uint16{remote.Port()}, ports...) {
+			for _, a := range append([]netip.Addr{loopback, local.Addr()}, own...) {
+				if to := netip.AddrPortFrom(a, port); !slices.Contains(servers, to) {
+					servers = append(servers, to)
+				}
+			}
 		}
 	}
 	return s.diag.RedirectedTo(local, time.Duration(s.boot()-seen.At), servers)

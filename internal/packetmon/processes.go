@@ -46,10 +46,17 @@ type worker struct {
 
 // user is what is remembered of a uid: evidence for his next connections.
 type user struct {
-	last   string // his last process that was found, in words
-	found  int64  // boot time
-	second int64  // in which his processes were looked at last, since boot
-	spent  int64  // on them in it, in nanoseconds
+	last  string // his last process that was found, in words
+	pid   int32  // its number: it may connect again
+	found int64  // boot time
+	// elsewhere is when a connection of his was in another network namespace; 0 = never.
+	elsewhere int64
+	// straight is when a connection of his to port was looked for at all our own servers, and
+	// was not there.
+	straight int64
+	port     uint16
+	second   int64 // in which his processes were looked at last, since boot
+	spent    int64 // on them in it, in nanoseconds
 }
 
 func newWorker(m *Monitor) *worker {
@@ -194,9 +201,13 @@ func (k *worker) known(ctx context.Context, e *sighting) {
 	k.user(e.seen.UID).spend(began, k.m.opt.Boot())
 	name := fmt.Sprintf("process %d", e.seen.PID)
 	switch {
-	case err == nil && c.Elsewhere && !startedAfter(&c.Processes[0], e.seen.At), err != nil && k.m.foreign(e.seen.Local.Addr()):
-		e.foreign()
+	case err == nil && c.Elsewhere && !startedAfter(&c.Processes[0], e.seen.At):
+		k.user(e.seen.UID).elsewhere = k.m.opt.Boot()
+		e.foreign(true)
 		k.hand(e, c, "")
+	case err != nil && (k.m.foreign(e.seen.Local.Addr()) || k.elsewhere(e.seen.UID)):
+		e.foreign(false)
+		k.hand(e, origin.Chain{}, name+" was gone")
 	case errors.Is(err, origin.ErrNotFound):
 		k.hand(e, origin.Chain{}, k.missing(e, name+" was gone"))
 	case err != nil:
@@ -257,6 +268,17 @@ func (m *Monitor) foreign(a netip.Addr) bool {
 	return a.IsValid() && !a.IsUnspecified() && !m.own.has(a)
 }
 
+// ambiguous is for how long a uid that connected in another network namespace is somebody
+// else's where the process is gone: containers have uids of their own, and may have an
+// address that we have, too.
+const ambiguous = time.Hour
+
+// elsewhere reports whether a uid is ambiguous.
+func (k *worker) elsewhere(uid uint32) bool {
+	u := k.users[uid]
+	return u != nil && u.elsewhere > 0 && k.m.opt.Boot()-u.elsewhere < int64(ambiguous)
+}
+
 // local reports whether a is an address of this host that others have not got, too.
 func (m *Monitor) local(a netip.Addr) bool {
 	return a.IsValid() && !a.IsUnspecified() && !a.IsLoopback() && m.own.has(a)
@@ -284,14 +306,18 @@ func (k *worker) search(ctx context.Context, events []*sighting) {
 	defer cancel()
 	waiting := map[origin.Socket][]*sighting{}
 	sockets := make([]origin.Socket, 0, len(events))
+	var first []int32
 	for _, e := range events {
 		s := origin.Socket{UID: e.seen.UID, Inode: e.seen.Inode}
 		if waiting[s] == nil {
 			sockets = append(sockets, s)
+			if u := k.users[s.UID]; u != nil && u.pid > 0 && !slices.Contains(first, u.pid) {
+				first = append(first, u.pid)
+			}
 		}
 		waiting[s] = append(waiting[s], e)
 	}
-	err := k.m.processes.Holders(ctx, sockets, func(c origin.Chain, held []origin.Socket) {
+	err := k.m.processes.Holders(ctx, sockets, first, func(c origin.Chain, held []origin.Socket) {
 		for _, s := range held {
 			for _, e := range waiting[s] {
 				k.holder(e, &c)
@@ -327,7 +353,7 @@ func (k *worker) found(e *sighting, c *origin.Chain) {
 		k.m.hidden.Store(true)
 	}
 	u := k.user(e.seen.UID)
-	u.found = k.m.opt.Boot()
+	u.found, u.pid = k.m.opt.Boot(), p.PID
 	u.last = legible(fmt.Sprintf("process %d, %.200s in %.200s", p.PID, p.Executable, p.WorkingDirectory), maxBasis/2)
 }
 

@@ -109,7 +109,7 @@ func (m *Monitor) isOurs(ctx context.Context, s *Seen) error {
 	if s.PID != 0 {
 		c, err = m.processes.Chain(ctx, s.PID)
 	} else {
-		err = m.processes.Holders(ctx, []origin.Socket{{UID: s.UID, Inode: s.Inode}},
+		err = m.processes.Holders(ctx, []origin.Socket{{UID: s.UID, Inode: s.Inode}}, nil,
 			func(found origin.Chain, _ []origin.Socket) { c = found })
 	}
 	if err == nil && len(c.Processes) == 0 {

@@ -16,6 +16,7 @@ import (
 const (
 	statusEvery = time.Second            // a status is sent so often, and
 	statusLook  = 250 * time.Millisecond // so soon after it changed
+	gather      = 5 * time.Millisecond   // for records to come together: each line wakes the follower
 	serveWrite  = 10 * time.Second       // for the follower to take what was sent
 	serveLast   = 500 * time.Millisecond // for the last records when the watch ends
 	serveBatch  = 64                     // records sent at once
@@ -91,6 +92,7 @@ func (f *follower) serve(ctx context.Context) error {
 	every, look := time.NewTicker(statusEvery), time.NewTicker(statusLook)
 	defer every.Stop()
 	defer look.Stop()
+	var soon <-chan time.Time
 	f.m.out.signal() // for what is waiting
 	if err := f.status(ctx, true); err != nil {
 		return err
@@ -103,6 +105,11 @@ func (f *follower) serve(ctx context.Context) error {
 		case <-gone:
 			return errors.New("it closed the connection")
 		case <-f.m.out.ready:
+			if soon == nil {
+				soon = time.After(gather)
+			}
+		case <-soon:
+			soon = nil
 			err = f.records(ctx)
 		case <-every.C:
 			err = f.status(ctx, true)

@@ -129,7 +129,7 @@ func script(t *testing.T, account, folder, name, text string) string {
 // as runs a program as the account to its end.
 func as(t *testing.T, account, dir, name string, args ...string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	if out, err := machine.As(ctx, account, dir, name, args...).CombinedOutput(); err != nil {
 		t.Fatalf("%s %v as %s: %v: %.500s", name, args, account, err, out)

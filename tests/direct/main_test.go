@@ -21,6 +21,10 @@ var machine struct {
 	ebpf       error // why there are no tracepoints here; nil = there are
 }
 
+// firstUID keeps apart from the tests that run at the same time: the tracepoint tells of the
+// whole machine, and a uid that connects elsewhere too is somebody else's now and then.
+const firstUID = 24001
+
 const (
 	spammer   = "spam" // connects by itself
 	neighbour = "shop"
@@ -54,7 +58,7 @@ func run(m *testing.M) int {
 	// Where systemd runs tracefs is there already; this mount is the test's own namespace's.
 	machine.ebpf = syscall.Mount("tracefs", "/sys/kernel/tracing", "tracefs", 0, "")
 	// What is for outside goes to the other host, at a port that is watched.
-	machine.Lab, err = lab.New(lab.Options{Dir: dir, Accounts: []string{spammer, neighbour}, TmpfsSpool: true,
+	machine.Lab, err = lab.New(lab.Options{Dir: dir, FirstUID: firstUID, Accounts: []string{spammer, neighbour}, TmpfsSpool: true,
 		RouterExtra: "far:\n  driver = manualroute\n  domains = far.example\n  route_list = * " + lab.FarIPv4 + "\n  transport = sink\n"})
 	if err != nil {
 		return fail(err)

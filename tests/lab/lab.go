@@ -8,6 +8,7 @@
 package lab
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -99,6 +100,7 @@ func insideSetup() error {
 // Options says what the machine is to look like.
 type Options struct {
 	Dir         string   // folder for everything; made if missing, mode 0755
+	FirstUID    int      // 0 = FirstUID; another one where uids must not be those of other tests' machines
 	Accounts    []string // panel accounts, uid FirstUID and up, home Dir/home/NAME, domain NAME.example
 	ACL         string   // the ACL text before the final accept, in both ACLs; "" = unguarded
 	MainExtra   string   // further lines of Exim's main section
@@ -198,7 +200,7 @@ func (l *Lab) makeUsers() error {
 		fmt.Fprintf(&gr, "%s:x:%d:\n", name, uid)
 	}
 	for i, a := range l.Accounts {
-		uid := FirstUID + i
+		uid := cmp.Or(l.FirstUID, FirstUID) + i
 		l.uids[a] = uid
 		home := l.HomeOf(a)
 		add(a, uid, home)
