@@ -78,6 +78,9 @@ func (w *watcher) see(s *Seen) {
 	default:
 		e.skipped = true
 		m.forget(&e)
+		if m.strange(&e) {
+			e.foreign(false)
+		}
 		m.emit(&e, origin.Chain{}, "there was too much to do to look for its process")
 	}
 }

@@ -229,3 +229,44 @@ func TestOwnAddressesAreKeptFresh(t *testing.T) {
 		t.Errorf("got %q", o.problem())
 	}
 }
+
+// A container's uid is somebody else's here, however much there is to do.
+func TestInAFloodNobodyIsBlamedForAContainer(t *testing.T) {
+	m, err := New(Options{Ports: []uint16{25}, Source: SourceOff, Boot: sinceBoot, Clock: origin.Clock(), Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := newWorker(m)
+	k.user(aliceUID).found = sinceBoot()
+	k.left = manyEvents
+	w := &watcher{m: m, name: SourceEBPF}
+	for i, tt := range []struct {
+		name, local string
+		known       bool
+	}{
+		{"an address that is not ours", "192.0.2.77", false},
+		{"one that is", "127.0.0.1", true},
+	} {
+		s := Seen{At: sinceBoot(), Local: netip.AddrPortFrom(netip.MustParseAddr(tt.local), 0), Remote: netip.MustParseAddrPort("198.51.100.2:25"),
+			Socket: uint64(i), UID: aliceUID, UIDKnown: true, PID: 1}
+		e := sighting{source: SourceEBPF, seen: s}
+		if !k.spared(&e) {
+			t.Fatal("it was looked at")
+		}
+		k.finish()
+		if got := next(t, m).Connection; got.UIDKnown != tt.known {
+			t.Errorf("%s: got %+v", tt.name, got)
+		}
+		for len(m.events) < cap(m.events) {
+			m.events <- sighting{follows: true}
+		}
+		w.see(&s)
+		if got := next(t, m).Connection; got.UIDKnown != tt.known {
+			t.Errorf("%s, where the queue is full: got %+v", tt.name, got)
+		}
+		for len(m.events) > 0 {
+			<-m.events
+		}
+		k.user(aliceUID).found = sinceBoot()
+	}
+}

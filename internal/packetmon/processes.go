@@ -185,6 +185,9 @@ func (k *worker) spared(e *sighting) bool {
 		return false
 	}
 	e.skipped = true
+	if k.m.strange(e) || e.seen.PID > 0 && k.elsewhere(e.seen.UID) {
+		e.foreign(false)
+	}
 	k.hand(e, origin.Chain{}, k.missing(e, why))
 	return true
 }
@@ -267,6 +270,10 @@ func (c *readChain) same(g *origin.Glimpse) bool {
 func (m *Monitor) foreign(a netip.Addr) bool {
 	return a.IsValid() && !a.IsUnspecified() && !m.own.has(a)
 }
+
+// strange reports whether a connection of a process that was not looked at begins at such an
+// address. The sources that name no process see this host's own network alone.
+func (m *Monitor) strange(e *sighting) bool { return e.seen.PID > 0 && m.foreign(e.seen.Local.Addr()) }
 
 // ambiguous is for how long a uid that connected in another network namespace is somebody
 // else's where the process is gone: containers have uids of their own, and may have an
