@@ -73,6 +73,25 @@ func (d *Diag) Connects(uid uint32, local, remote netip.AddrPort) (found bool, e
 	return found, err
 }
 
+// ConnectsElsewhere reports whether the user has another connection from local's address and
+// port, to a mail port that is not remote. It takes a walk through all sockets.
+func (d *Diag) ConnectsElsewhere(uid uint32, local, remote netip.AddrPort) (found bool, err error) {
+	local, remote = unmapped(local), unmapped(remote)
+	err = d.with(local, func(s *diagSocket) error {
+		for _, family := range families(local) {
+			sockets, err := s.ask(diagRequest{family: family, source: local, dump: true})
+			if err != nil {
+				return err
+			}
+			found = found || slices.ContainsFunc(sockets, func(a diagAnswer) bool {
+				return a.source == local && a.destination != remote && a.uid == uid && a.inode != 0 && mailPort(a.destination.Port(), remote.Port())
+			})
+		}
+		return nil
+	})
+	return found, err
+}
+
 // Listener returns the socket that takes connections to an address of this host, which may
 // listen on all addresses, or [ErrNotFound]. It is one question, as the kernel looks for the
 // listener where a connection is not known.

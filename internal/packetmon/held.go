@@ -86,6 +86,13 @@ func (k *worker) redirected(e *sighting) bool {
 	if all && err == nil && !here {
 		u.straight, u.port = now, remote.Port()
 	}
+	if here && err == nil && k.searches.allow(now) {
+		// It is another one of his that was, if he has more than one from the same port.
+		var another bool
+		if another, err = k.m.diag.ConnectsElsewhere(e.seen.UID, local, remote); another {
+			here = false
+		}
+	}
 	if err != nil {
 		e.basis += fmt.Sprintf("; whether it was redirected is not known (%.100v)", err)
 	}

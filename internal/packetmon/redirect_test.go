@@ -183,6 +183,41 @@ func TestAConnectionToTheMailServerFromTheSamePortHidesNothing(t *testing.T) {
 	}
 }
 
+func TestARedirectedConnectionHidesNoOtherOneOfItsPort(t *testing.T) {
+	if !inNetwork(t) {
+		return
+	}
+	own := ownNetwork(t)
+	mta, err := net.Listen("tcp4", "127.0.0.1:25")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = mta.Close() }()
+	away, err := net.Listen("tcp4", "10.9.9.1:5870")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = away.Close() }()
+	command(t, "nft add rule ip osmtest out ip daddr 192.0.2.1 tcp dport 25 redirect to :25")
+	command(t, "nft add rule ip osmtest out ip daddr 192.0.2.9 tcp dport 587 dnat to 10.9.9.1:5870") // to somebody's server, as far as this test goes
+	c := start(t, aliceUID, "/", "/usr/bin/perl", "-MIO::Socket::INET", "-e", `$|=1; my @s; for (["192.0.2.1",25],["192.0.2.9",587]) {
+		push @s, IO::Socket::INET->new(LocalAddr=>"10.9.9.1", LocalPort=>4711, ReuseAddr=>1, PeerAddr=>$_->[0], PeerPort=>$_->[1]) or die "$@"; print "here\n"; <STDIN> }`)
+	f := newFed(SourceEBPF)
+	m := monitored(t, Options{Ports: []uint16{25, 587}, Openers: []Opener{f.opener()}})
+	for i, to := range []string{"192.0.2.1:25", "192.0.2.9:587"} {
+		c.line(t)
+		now, remote := sinceBoot(), netip.MustParseAddrPort(to)
+		f.in <- Seen{At: now, Remote: remote, Socket: uint64(i), UID: aliceUID, UIDKnown: true, PID: int32(c.cmd.Process.Pid)}
+		f.in <- Seen{At: now + 1, Local: netip.AddrPortFrom(own, 4711), Remote: remote, Socket: uint64(i), Outcome: policy.OutcomeEstablished}
+		if i == 0 {
+			until(t, m, "the redirected one", func(n Counts) bool { return n.Redirected == 1 })
+			_, _ = c.stdin.Write([]byte("go on\n"))
+		} else if got := next(t, m).Connection; got.UID != aliceUID || got.Remote != remote {
+			t.Errorf("got %+v", got)
+		}
+	}
+}
+
 // Anybody can have a network of his own, go there after he has connected, or have one thread
 // stay behind that connects.
 func TestASocketInOurNetworkTellsMoreThanWhereItsProcessIs(t *testing.T) {
