@@ -41,7 +41,7 @@ type Far struct {
 	Accepted  atomic.Int64 // connections
 	Encrypted atomic.Int64 // of them, that went on after STARTTLS
 	tls       *tls.Config
-	mu        sync.Mutex   // guards listeners
+	mu        sync.Mutex // guards listeners
 	listeners []net.Listener
 	serving   sync.WaitGroup
 }
