@@ -75,10 +75,10 @@ func TestScriptRunsAsItsUserWithACleanEnvironment(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { syscall.Setgroups(mine) })
-	x := scriptsOf(t, `id -u; id -g; id -G; pwd; tr '\0' '\n' </proc/$$/environ; echo "$0 $# $1|$2"; ps -o pid=,sid=,pgid= -p $$ | awk '{print $1==$2 && $2==$3}'; ls /proc/$$/fd | tr '\n' ' '; cat`,
+	x := scriptsOf(t, `id -u; id -g; id -G; pwd; tr '\0' '\n' </proc/$$/environ; echo "$0 $# $1|$2"; ps -o pid=,sid=,pgid= -p $$ | awk '{print $1==$2 && $2==$3}'; for f in /proc/$$/fd/*; do printf '%s ' "${f##*/}"; done; cat`,
 		ScriptOptions{User: "games", Command: []string{"a b; id", "$(id)"}})
 	want := "5\n60\n60\n/\nPATH=/usr/sbin:/usr/bin:/sbin:/bin\nLC_ALL=C.UTF-8\nHOME=/usr/games\nUSER=games\nLOGNAME=games\nOSM_REPORT_FORMAT=json\n" +
-		"/mnt/script 2 a b; id|$(id)\n1\n0 1 10 2 the report; `id`\n"
+		"/mnt/script 2 a b; id|$(id)\n1\n0 1 10 2 3 the report; `id`\n" // 3 is the folder that is listed
 	if res := mustRun(t, x, "the report; `id`\n"); res.Output != want || res.Exit != 0 {
 		t.Errorf("it said %q and exited with %d, want %q and 0", res.Output, res.Exit, want)
 	}

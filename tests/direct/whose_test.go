@@ -78,15 +78,19 @@ func TestEveryProgramsConnectionsAreItsAccounts(t *testing.T) {
 	}
 }
 
-// A session of curl's is over within a few milliseconds.
+// A session of curl's, with STARTTLS, is over within a few milliseconds.
 func TestAWholeSessionOfCurl(t *testing.T) {
 	for _, source := range []string{"ebpf", "packet"} {
 		t.Run(source, func(t *testing.T) {
 			d := start(t, source, "")
 			dir := script(t, spammer, "tmp", "message", "Subject: pills\r\n\r\nBuy.\r\n")
-			as(t, spammer, dir, "/usr/bin/curl", "--silent", "--max-time", "20", "--url", "smtp://"+lab.FarIPv4+":587",
+			before := machine.far.Encrypted.Load()
+			as(t, spammer, dir, "/usr/bin/curl", "--silent", "--max-time", "20", "--ssl-reqd", "--insecure", "--url", "smtp://"+lab.FarIPv4+":587",
 				"--mail-from", "a@spam.example", "--mail-rcpt", "b@far.example", "--upload-file", "message")
 			c := wanted(t, d, 1)[0]
+			if machine.far.Encrypted.Load() == before {
+				t.Error("it went on without STARTTLS")
+			}
 			if c.Account != spammer || c.Remote != lab.FarIPv4+":587" || c.PID != 0 && c.Directory != dir {
 				t.Errorf("connection %+v, want %s's in %q", c, spammer, dir)
 			}

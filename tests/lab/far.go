@@ -2,9 +2,15 @@ package lab
 
 import (
 	"bufio"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"net/netip"
 	"os"
@@ -33,7 +39,9 @@ type Far struct {
 	pid    string
 
 	Accepted  atomic.Int64 // connections
-	mu        sync.Mutex   // guards listeners
+	Encrypted atomic.Int64 // of them, that went on after STARTTLS
+	tls       *tls.Config
+	mu        sync.Mutex // guards listeners
 	listeners []net.Listener
 	serving   sync.WaitGroup
 }
@@ -49,6 +57,10 @@ func NewFar() (*Far, error) {
 		return nil, fmt.Errorf("make another network namespace: %w", err)
 	}
 	f.pid = fmt.Sprint(f.holder.Process.Pid)
+	if f.tls, err = selfSigned(); err != nil {
+		f.Close()
+		return nil, err
+	}
 	own, err := os.Readlink("/proc/self/ns/net")
 	if err == nil {
 		err = WaitFor(10*time.Second, "another network namespace", func() error {
@@ -159,13 +171,27 @@ func (f *Far) accept(l net.Listener) {
 		f.serving.Go(func() {
 			defer c.Close()
 			_ = c.SetDeadline(time.Now().Add(20 * time.Second))
-			sayYes(c)
+			f.sayYes(c)
 		})
 	}
 }
 
+// selfSigned is for STARTTLS with clients that look at no certificate.
+func selfSigned() (*tls.Config, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"far.example"}, NotAfter: time.Now().Add(time.Hour)}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{cert}, PrivateKey: key}}}, nil
+}
+
 // sayYes is as much SMTP as a client needs to send one message after the other.
-func sayYes(c net.Conn) {
+func (f *Far) sayYes(c net.Conn) {
 	fmt.Fprint(c, "220 far.example ESMTP\r\n")
 	in, data := bufio.NewScanner(c), false
 	for in.Scan() {
@@ -178,6 +204,13 @@ func sayYes(c net.Conn) {
 		case strings.HasPrefix(line, "DATA"):
 			data = true
 			fmt.Fprint(c, "354 go on\r\n")
+		case strings.HasPrefix(line, "EHLO"):
+			fmt.Fprint(c, "250-far.example\r\n250 STARTTLS\r\n")
+		case line == "STARTTLS":
+			fmt.Fprint(c, "220 go on\r\n")
+			f.Encrypted.Add(1)
+			c = tls.Server(c, f.tls)
+			in = bufio.NewScanner(c)
 		case strings.HasPrefix(line, "QUIT"):
 			fmt.Fprint(c, "221 bye\r\n")
 			return
