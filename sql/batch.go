@@ -110,6 +110,14 @@ func (w *writer) fill(l *load) error {
 	w.rollup.clear()
 	for i := range l.rows {
 		r := &l.rows[i]
+		if r.summed {
+			account, err := w.accountID(r.text[textAccount])
+			if err != nil {
+				return fmt.Errorf("add up decision: %w", err)
+			}
+			w.rollup.add(r, account)
+			continue
+		}
 		account, err := w.decision(r)
 		if err != nil {
 			return fmt.Errorf("store decision: %w", err)

@@ -70,6 +70,27 @@ func TestAConnectionComesBackAsItWas(t *testing.T) {
 	}
 }
 
+func TestWhatIsOnlyAddedUpIsNotKept(t *testing.T) {
+	f := start(t, "")
+	for seq := uint64(1); seq <= 10; seq++ {
+		if seq%5 == 0 {
+			f.Append(directDecision(seq, "shop"))
+		} else {
+			f.Tally(directDecision(seq, "shop"))
+		}
+	}
+	f.flush(t)
+	ctx, since := context.Background(), day.Add(-time.Hour)
+	list, _, err := f.Connections(ctx, ConnectionFilter{Account: "shop", Since: since})
+	if err != nil || len(list) != 2 || list[0].Seq != 10 || list[1].Seq != 5 {
+		t.Errorf("got %+v, %v, want two of ten", list, err)
+	}
+	top, err := f.Top(ctx, TopFilter{Since: since, By: "connections", Limit: 10})
+	if err != nil || len(top.Items) != 1 || top.Items[0].Connections != 10 {
+		t.Errorf("got %+v, %v, want all ten added up", top, err)
+	}
+}
+
 func TestConnectionsAreNoMessages(t *testing.T) {
 	f := start(t, "")
 	ctx, since := context.Background(), day.Add(-time.Hour)

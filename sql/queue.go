@@ -60,6 +60,7 @@ type row struct {
 	bytes      int
 	text       [textCount]string
 	connection *connection // nil of a message
+	summed     bool        // it is added up, and not kept
 }
 
 // pack makes a row of a decision: one allocation for all its texts.
@@ -105,6 +106,16 @@ func pack(d *policy.Decision) row {
 		start = end
 	}
 	r.bytes += len(all) + rowOverhead
+	return r
+}
+
+// summed makes a row of a decision that is only added up.
+func summed(d *policy.Decision) row {
+	r := row{seq: d.Seq, at: ms(d.At.Wall), boot: d.At.Boot, flags: flagsOf(d), verdict: d.Verdict, would: d.Would, bytes: rowOverhead, summed: true}
+	if d.Submission != nil {
+		r.recipients = int64(d.Submission.Recipients)
+	}
+	r.text[textAccount] = clean(d.Identity.Account, textMax[textAccount])
 	return r
 }
 

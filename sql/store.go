@@ -124,6 +124,9 @@ func (s *Store) readOnlyStart(ctx context.Context) {
 // room for it, which is counted. The decision may be used and changed afterwards.
 func (s *Store) Append(d *policy.Decision) bool { return s.q.add(pack(d)) }
 
+// Tally hands on a decision that is added up with the others, and not kept itself.
+func (s *Store) Tally(d *policy.Decision) bool { return s.q.add(summed(d)) }
+
 // AppendEvent hands the newest state of an event to the writer, and the number of the
 // message that changed it (0 = none). It never blocks; false means that there was no
 // room. Only the last state of each event is written.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -22,10 +23,13 @@ const watchAway = 5 * time.Second
 type backDoor struct {
 	off bool // by the configuration
 	// spoke is the second, since boot, in which a connection that was over was logged last, and
-	// unsaid how many were not since: whoever connects in a loop must not fill the log. Both
-	// are for the one who follows the watch.
+	// unsaid how many were not since: whoever connects in a loop must not fill the log. These
+	// three are for the one who follows the watch.
 	spoke  int64
 	unsaid int
+	// spent is, by account, the boot time in milliseconds at which it may have as many kept as
+	// at the beginning.
+	spent map[string]int64
 
 	mu     sync.Mutex // guards what follows
 	status packetmon.Status
@@ -82,6 +86,32 @@ const maxLate = 10 * time.Minute
 func (d *daemon) seenAt(at time.Time) policy.Moment {
 	now := d.clock()
 	return now.Add(-min(max(now.Wall.Sub(at), 0), maxLate))
+}
+
+// Connections cost next to nothing, so of an account so many are kept at once, and then one
+// each so often; the others are counted, judged and added up, and not kept: a program that
+// connects in a loop must not fill the disk.
+const (
+	keptAtOnce  = 3600
+	keptEvery   = time.Second
+	maxAccounts = 4096 // that are told apart
+)
+
+// keeps reports whether a connection is kept. One that opens an event always is.
+func (b *backDoor) keeps(dec *policy.Decision, changes []policy.EventChange) bool {
+	if slices.ContainsFunc(changes, func(c policy.EventChange) bool { return c.New }) {
+		return true
+	}
+	if b.spent == nil || len(b.spent) >= maxAccounts {
+		b.spent = map[string]int64{}
+	}
+	now := dec.At.Boot
+	until := max(b.spent[dec.Identity.Account], now) + keptEvery.Milliseconds()
+	if until-now > keptAtOnce*keptEvery.Milliseconds() {
+		return false
+	}
+	b.spent[dec.Identity.Account] = until
+	return true
 }
 
 // logConnection writes a line for a connection that is over, one in a second at most, and for

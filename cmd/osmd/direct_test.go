@@ -31,3 +31,34 @@ func TestConnectionsThatAreOverDoNotFillTheLog(t *testing.T) {
 		t.Errorf("got %d lines:\n%s", len(lines), log.String())
 	}
 }
+
+func TestConnectionsInALoopDoNotFillTheDisk(t *testing.T) {
+	b := &backDoor{}
+	dec := &policy.Decision{At: policy.Moment{Boot: 1_000_000}, Identity: policy.Identity{Account: "shop"}}
+	keep := func(n int, account string, changes ...policy.EventChange) (kept int) {
+		dec.Identity.Account = account
+		for range n {
+			if b.keeps(dec, changes) {
+				kept++
+			}
+		}
+		return kept
+	}
+	if got := keep(100_000, "shop"); got != keptAtOnce {
+		t.Errorf("of 100,000 at once %d are kept, want %d", got, keptAtOnce)
+	}
+	if got := keep(1, "shop", policy.EventChange{New: true}); got != 1 {
+		t.Error("one that opens an event is not kept")
+	}
+	if got := keep(10, "blog"); got != 10 {
+		t.Errorf("of another account %d of 10 are kept", got)
+	}
+	dec.At.Boot += 60_000
+	if got := keep(1000, "shop"); got != 60 {
+		t.Errorf("a minute later %d are kept, want 60", got)
+	}
+	dec.At.Boot += 2 * 3_600_000
+	if got := keep(100_000, "shop"); got != keptAtOnce {
+		t.Errorf("when it has been quiet for long %d are kept, want %d", got, keptAtOnce)
+	}
+}

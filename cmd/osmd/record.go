@@ -12,9 +12,19 @@ import (
 // counted by whoever had none.
 func (d *daemon) record(dec *policy.Decision) {
 	// The event first: whoever finds the decision finds its event as well.
-	d.follow(d.tracker.Add(dec), dec)
-	if !d.o.withoutStore {
+	changes := d.tracker.Add(dec)
+	kept := dec.Submission == nil || dec.Submission.Direct == nil || d.back.keeps(dec, changes)
+	if kept {
+		d.follow(changes, dec)
+	} else {
+		d.follow(changes, nil)
+	}
+	switch {
+	case d.o.withoutStore:
+	case kept:
 		d.store.Append(dec)
+	default:
+		d.store.Tally(dec)
 	}
 	d.service.Publish(dec)
 	if dec.Verdict == policy.Freeze || dec.Verdict == policy.Discard {
