@@ -92,7 +92,7 @@ func (d *daemon) seenAt(at time.Time) policy.Moment {
 // each so often; the others are counted, judged and added up, and not kept: a program that
 // connects in a loop must not fill the disk.
 const (
-	keptAtOnce  = 3600
+	keptAtOnce  = 100_000
 	keptEvery   = time.Second
 	maxAccounts = 4096 // that are told apart
 )
