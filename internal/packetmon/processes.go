@@ -361,7 +361,7 @@ func (k *worker) found(e *sighting, c *origin.Chain) {
 	}
 	u := k.user(e.seen.UID)
 	u.found, u.pid = k.m.opt.Boot(), p.PID
-	u.last = legible(fmt.Sprintf("process %d, %.200s in %.200s", p.PID, p.Executable, p.WorkingDirectory), maxBasis/2)
+	u.last = legible(fmt.Sprintf("process %d, %.200q in %.200q", p.PID, p.Executable, p.WorkingDirectory), maxBasis/2)
 }
 
 func (k *worker) user(uid uint32) *user {
