@@ -102,7 +102,7 @@ func hacked(ctx context.Context, l *lab.Lab) error {
 			return err
 		}
 	}
-	return nil
+	return connectPast(ctx, l)
 }
 
 func stolen(ctx context.Context, l *lab.Lab) error {

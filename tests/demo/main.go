@@ -93,6 +93,15 @@ func run(ctx context.Context) (ok bool, err error) {
 	if err := l.StartExim(); err != nil {
 		return false, err
 	}
+	far, err := lab.NewFar()
+	if err != nil {
+		return false, err
+	}
+	defer far.Close()
+	if err := far.MailServers(25); err != nil {
+		return false, err
+	}
+	l.Direct = `source = "auto"`
 	d, err := l.StartOsmd(bin, demoRules)
 	if err != nil {
 		return false, err
@@ -113,6 +122,11 @@ func run(ctx context.Context) (ok bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	past, err := tellPast(l)
+	if err != nil {
+		return false, err
+	}
+	ok = ok && past
 	if err := p.answers(d.Osmctl, "hacked", "stolen"); err != nil {
 		return false, err
 	}

@@ -149,7 +149,7 @@ func tryIt(l *lab.Lab, bin string, t *teller, p *page) {
 		ctl = strings.Replace(ctl, wd+"/", "", 1)
 	}
 	fmt.Printf("\nIt goes on running. In the browser: find out who was hacked, why his mail stopped, and release what\nhis visitors wrote (%q). The link again:\n\n  %s\n\nor a new one, if that was used, in another terminal (as root):\n\n", question, p.link)
-	for _, args := range []string{"web link --listen " + p.listen, "status", "explain " + ref, "usage stolen", "held list --account hacked"} {
+	for _, args := range []string{"web link --listen " + p.listen, "status", "explain " + ref, "usage stolen", "held list --account hacked", "connections"} {
 		fmt.Printf("  %s %s\n", ctl, args)
 	}
 	fmt.Print("\nCtrl-C stops it.\n")
