@@ -5,6 +5,7 @@ cd "$(dirname "$0")/.."
 go=${GO:-go}
 mkdir -p bin
 cc -O2 -o bin/load tests/bench/load/load.c -lm -lpthread
+cc -O2 -static -o bin/knock tests/bench/knock/knock.c
 "$go" build -trimpath -o bin/ ./cmd/osmd ./cmd/osmctl ./tests/bench/echo
 "$go" build -o bin/bench ./tests/bench
 bin/bench -bin bin "$@"

@@ -26,7 +26,7 @@ func main() {
 	var o options
 	flag.IntVar(&o.rounds, "rounds", 9, "paired rounds of each figure")
 	flag.Float64Var(&o.seconds, "seconds", 2, "length of one measurement")
-	flag.StringVar(&o.only, "only", "", "only the groups whose name begins so: socket, accounts, start, exim")
+	flag.StringVar(&o.only, "only", "", "only the groups whose name begins so: socket, accounts, start, exim, direct; or flood")
 	flag.StringVar(&o.bin, "bin", "bin", "folder of the built programs")
 	flag.Parse()
 	if err := lab.Enter(); err != nil {
@@ -55,9 +55,12 @@ func run(o options) error {
 		name string
 		run  func() ([]figure, error)
 	}{
-		{"socket", b.socket}, {"accounts", b.accounts}, {"start", b.start}, {"exim", b.exim},
+		{"socket", b.socket}, {"accounts", b.accounts}, {"start", b.start}, {"exim", b.exim}, {"direct", b.direct},
 	}
 	printHost()
+	if o.only == "flood" { // for the longer run that it is worth: not among the others
+		return b.flood()
+	}
 	fmt.Println("| figure | anchor | median | quartiles | rounds | required | |")
 	fmt.Println("| --- | --- | --- | --- | --- | --- | --- |")
 	for _, g := range groups {

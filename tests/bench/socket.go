@@ -121,6 +121,14 @@ mode = "enforce"
 name = "client-ip-hour"
 max = 1000000000
 mode = "enforce"
+[[trigger]]
+name = "direct-hour"
+max = 1000000000
+mode = "enforce"
+[[trigger]]
+name = "direct-directory-hour"
+max = 1000000000
+mode = "enforce"
 `
 
 // panel makes a panel of so many accounts: DirectAdmin's map is the plainest.
