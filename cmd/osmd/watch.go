@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -64,12 +65,15 @@ const excludedEvery = time.Minute
 // excluded are the users whose connections are none of the back door's business.
 type excluded struct {
 	names []string
-	root  bool
-	uids  atomic.Pointer[map[uint32]bool]
+	// customers have this uid or a higher one: who has a name that is exempt by default, such
+	// as "list" on a host without a panel, is not exempt for that.
+	customers uint32
+	root      bool
+	uids      atomic.Pointer[map[uint32]bool]
 }
 
 func newExcluded(cfg config.Config) *excluded {
-	x := &excluded{names: append([]string{cfg.Exim.User}, cfg.Direct.ExemptUsers...), root: !cfg.Direct.CountRoot}
+	x := &excluded{names: append([]string{cfg.Exim.User}, cfg.Direct.ExemptUsers...), customers: uint32(cfg.Accounts.MinUID), root: !cfg.Direct.CountRoot}
 	x.look()
 	return x
 }
@@ -77,10 +81,13 @@ func newExcluded(cfg config.Config) *excluded {
 // look finds the uids of the names that this host has.
 func (x *excluded) look() {
 	uids := map[uint32]bool{0: x.root}
+	byDefault := config.Default().Direct.ExemptUsers
 	for _, name := range x.names {
-		if u, err := privilege.LookupUser(name); err == nil && u.UID != 0 {
-			uids[uint32(u.UID)] = true
+		u, err := privilege.LookupUser(name)
+		if err != nil || u.UID == 0 || uint32(u.UID) >= x.customers && slices.Contains(byDefault, name) {
+			continue
 		}
+		uids[uint32(u.UID)] = true
 	}
 	x.uids.Store(&uids)
 }
