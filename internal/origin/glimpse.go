@@ -19,8 +19,9 @@ type Glimpse struct {
 
 // Glimpse reads what is lost first when a process ends. [ErrNotFound] means that it is gone
 // already; as with [Processes.Chain] its start time tells whether it is the one that was
-// meant.
-func (ps *Processes) Glimpse(pid int32) (*Glimpse, error) {
+// meant. uid is who runs it by the kernel's word: it costs less to see that this is so than to
+// find out who it is.
+func (ps *Processes) Glimpse(pid int32, uid uint32) (*Glimpse, error) {
 	p, err := openProc(int(pid))
 	if err != nil {
 		return nil, err
@@ -30,10 +31,18 @@ func (ps *Processes) Glimpse(pid int32) (*Glimpse, error) {
 	if err := unix.Fstat(p.dir, &st); err == nil {
 		g.euid = st.Uid
 	}
-	if g.Process, _, err = p.describe(); err != nil {
+	var parent int
+	g.Process, parent, err = p.describeAs(func() (uint32, error) {
+		if g.euid == uid && uid != 0 { // the folder of a process that has ended is root's
+			return uid, nil
+		}
+		return p.uid()
+	})
+	if err != nil {
 		p.close()
 		return nil, err
 	}
+	g.p.was = &described{g.Process, parent}
 	return g, nil
 }
 
@@ -43,11 +52,10 @@ func (g *Glimpse) Close() { g.p.close() }
 // Whole returns all there is to say of the process, which may have ended meanwhile: then it
 // is what was read at once. g is closed.
 func (ps *Processes) Whole(ctx context.Context, g *Glimpse) Chain {
-	c := Chain{Processes: []policy.Process{g.Process}, EUID: g.euid, Hidden: g.p.hidden("cwd"), Elsewhere: ps.elsewhere(g.p)}
-	later, err := ps.lineage(ctx, g.p)
-	if err != nil || later.Processes[0].Executable == "" && g.Process.Executable != "" {
-		return c // it ended meanwhile
+	c, err := ps.lineage(ctx, g.p)
+	if err != nil { // nothing more could be opened
+		return Chain{Processes: []policy.Process{g.Process}, EUID: g.euid}
 	}
-	later.Processes[0].Executable, later.Processes[0].WorkingDirectory = g.Process.Executable, g.Process.WorkingDirectory
-	return later
+	c.EUID = g.euid
+	return c
 }

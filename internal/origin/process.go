@@ -27,6 +27,13 @@ const (
 type proc struct {
 	pid int
 	dir int
+	was *described // what was read of it before; nil = nothing
+}
+
+// described is what [proc.describe] returns.
+type described struct {
+	process policy.Process
+	parent  int
 }
 
 func openProc(pid int) (proc, error) {
@@ -48,7 +55,7 @@ func (p proc) dup() (proc, error) {
 	if err != nil {
 		return proc{}, fmt.Errorf("keep /proc/%d: %w", p.pid, err)
 	}
-	return proc{pid: p.pid, dir: fd}, nil
+	return proc{pid: p.pid, dir: fd, was: p.was}, nil
 }
 
 // fileBuffers are for what is read of a process, each file by one read: the kernel gives all
@@ -163,13 +170,21 @@ func statusLine(b []byte, name string) string {
 // describe returns all that can be read without touching the process's memory, and
 // its parent. What goes first when a process ends is read first.
 func (p proc) describe() (policy.Process, int, error) {
+	if p.was != nil {
+		return p.was.process, p.was.parent, nil
+	}
+	return p.describeAs(p.uid)
+}
+
+// describeAs is describe with another way to find the user.
+func (p proc) describeAs(user func() (uint32, error)) (policy.Process, int, error) {
 	exe, cwd := p.link("exe"), p.link("cwd")
 	root := p.root()
 	parent, started, err := p.stat()
 	if err != nil {
 		return policy.Process{}, 0, err
 	}
-	uid, err := p.uid()
+	uid, err := user()
 	if err != nil {
 		return policy.Process{}, 0, err
 	}

@@ -94,7 +94,7 @@ func (m *Monitor) glance(e *sighting) {
 	if e.seen.PID <= 0 || m.glimpses.Load() >= maxGlimpses {
 		return
 	}
-	if g, err := m.processes.Glimpse(e.seen.PID); err == nil {
+	if g, err := m.processes.Glimpse(e.seen.PID, e.seen.UID); err == nil {
 		m.glimpses.Add(1)
 		e.glimpse = g
 	}
