@@ -80,7 +80,7 @@ func (b *bench) exim() ([]figure, error) {
 
 func (b *bench) prepareExim() error {
 	if b.l == nil {
-		l, err := lab.New(lab.Options{Dir: b.dir, Accounts: []string{"shop"}, TmpfsSpool: true, QueueOnly: true})
+		l, err := lab.New(lab.Options{Dir: b.dir, FirstUID: benchUID, Accounts: []string{"shop"}, TmpfsSpool: true, QueueOnly: true})
 		if err != nil {
 			return err
 		}
