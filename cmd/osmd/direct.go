@@ -64,18 +64,10 @@ func (d *daemon) connection(r packetmon.Record) {
 	s := &policy.Submission{CallerUID: -1, Direct: &r.Connection}
 	id := policy.IdentifyConnection(s.Direct, d.panel.Map())
 	dec := d.engine.Check(d.seenAt(r.At), s, id)
-	d.witnesses.see(d.stopping, dec, inFront(s.Direct.Chain))
+	d.witnesses.see(d.stopping, dec, s.Direct.Chain)
 	d.flow.decided[dec.Verdict][id.Source].Inc()
 	d.logConnection(dec)
 	d.record(dec)
-}
-
-// inFront puts an empty process in the place that sendmail has for mail.
-func inFront(chain []policy.Process) []policy.Process {
-	if len(chain) == 0 {
-		return nil
-	}
-	return append(make([]policy.Process, 1, 1+len(chain)), chain...)
 }
 
 // maxLate bounds how old a record is taken for: the watch keeps what it sees while nobody

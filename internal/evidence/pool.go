@@ -37,7 +37,7 @@ func (q *question) fpm(ctx context.Context, claim policy.Evidence) policy.Eviden
 	}
 	if f != certain {
 		e.Confidence = policy.ConfidenceLow
-		e.Basis += ", whose request was under way when it sent by SMTP"
+		e.Basis += ", whose request was under way " + q.then()
 	}
 	if noApache != nil {
 		return note(e, "visitor not known: %v", noApache)
