@@ -94,7 +94,7 @@ func (g *Gatherer) Gather(ctx context.Context, s *policy.Submission, chain []pol
 	defer cancel()
 	looked := len(chain) > 0
 	if s.Direct != nil && looked {
-		if chain[0].Started > 0 && ticksBoot(chain[0].Started) > at.Boot+lateEBPF {
+		if chain[0].Started > 0 && ticksBoot(chain[0].Started) > at.Boot+timeCut {
 			return policy.Evidence{Basis: fmt.Sprintf("process %d began later than its connection: another one made it", chain[0].PID)}
 		}
 		chain = inFront(chain)
@@ -102,6 +102,7 @@ func (g *Gatherer) Gather(ctx context.Context, s *policy.Submission, chain []pol
 	q := question{g: g, s: s, id: &id, caller: readChain(chain), at: at}
 	q.when = q.time()
 	e := q.claim(looked)
+	q.await(ctx)
 	switch q.handler {
 	case module:
 		e = q.module(ctx, e)
@@ -143,6 +144,19 @@ func (q *question) time() when {
 		return connectTime(q.s.Direct.Seen, q.at)
 	}
 	return messageTime(q.child, q.at)
+}
+
+// await lets the time go by at which the request was under way, so that whoever is asked
+// speaks of later: a connection is looked into within a few milliseconds.
+func (q *question) await(ctx context.Context) {
+	left := q.when.max - q.g.opt.Now().Boot
+	if !q.connectsItself() || left < 0 {
+		return
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(time.Duration(left+1) * time.Millisecond):
+	}
 }
 
 // then says in words what happened at that time.

@@ -41,18 +41,19 @@ func messageTime(child *policy.Process, at policy.Moment) when {
 }
 
 // How much earlier, in milliseconds, a connection may have begun than it was seen to: the
-// kernel tells ebpf its own time, which is cut twice on its way here. The others see it
-// later. That the process had the socket then says that its request was under way, unless
-// PHP kept the socket from an earlier one (pfsockopen), which is why they are never exact.
+// kernel tells ebpf its own time. The others see it later. That the process had the socket
+// then says that its request was under way, unless PHP kept the socket from an earlier one
+// (pfsockopen), which is why they are never exact.
 const (
-	lateEBPF   = 10
+	lateEBPF   = 5
 	latePacket = 30
 	latePoll   = 250
+	timeCut    = 2 // on its way here the time is cut to the millisecond, twice
 )
 
 // connectTime is when a process connected, as the source saw it.
 func connectTime(source string, at policy.Moment) when {
-	w := when{min: at.Boot - latePoll, max: at.Boot + lateEBPF}
+	w := when{min: at.Boot - latePoll, max: at.Boot + timeCut}
 	switch source {
 	case sourceEBPF:
 		w.exact, w.min = true, at.Boot-lateEBPF

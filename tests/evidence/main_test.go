@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -25,6 +26,8 @@ var machine struct {
 	inspector *origin.Inspector
 	accounts  *policy.AccountMap
 	door      *door
+	far       *lab.Far // another host
+	tracer    error    // why there are no tracepoints here; nil = there are
 }
 
 const (
@@ -61,6 +64,15 @@ func run(m *testing.M) int {
 		return fail(err)
 	}
 	defer machine.Close()
+	// Where systemd runs tracefs is there already; this mount is the test's own namespace's.
+	machine.tracer = syscall.Mount("tracefs", "/sys/kernel/tracing", "tracefs", 0, "")
+	if machine.far, err = lab.NewFar(); err != nil {
+		return fail(err)
+	}
+	defer machine.far.Close()
+	if err := machine.far.MailServers(25); err != nil {
+		return fail(err)
+	}
 	if err := machine.SetACL(machine.Guard(false)); err != nil {
 		return fail(err)
 	}
