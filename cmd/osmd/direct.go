@@ -70,6 +70,19 @@ func (d *daemon) connection(r packetmon.Record) {
 	d.record(dec)
 }
 
+// stillOpen reports whether the process that made a connection has it still.
+func (f *flow) stillOpen(ctx context.Context, c *policy.Connection) bool {
+	if len(c.Chain) == 0 || !c.UIDKnown {
+		return false
+	}
+	o, err := f.diag.OutgoingOwner(c.Local, c.Remote, func() bool { return false })
+	if err != nil || o.UID != c.UID || o.Inode == 0 {
+		return false
+	}
+	p, err := f.inspector.Owner(ctx, o.UID, o.Inode)
+	return err == nil && p.PID == c.Chain[0].PID && p.Started == c.Chain[0].Started
+}
+
 // maxLate bounds how old a record is taken for: the watch keeps what it sees while nobody
 // follows, and a clock that was set must not move it out of every window.
 const maxLate = 10 * time.Minute

@@ -19,6 +19,7 @@ func (s *scene) connects(source string, chain []policy.Process, seen int64) poli
 	at := policy.Moment{Boot: seen, Wall: now.Wall.Add(time.Duration(seen-now.Boot) * time.Millisecond)}
 	sub := policy.Submission{CallerUID: -1, Direct: &c}
 	g := s.gatherer()
+	g.opt.StillOpen = func(context.Context, *policy.Connection) bool { return s.open }
 	g.opt.StillRuns = func(context.Context, *policy.Process) bool { return true }
 	return g.Gather(context.Background(), &sub, chain, policy.IdentifyConnection(&c, m), at)
 }
@@ -105,6 +106,31 @@ func TestAPageOfPHPFPMThatConnects(t *testing.T) {
 				t.Errorf("script %q, want %q: %s", e.Script, script, e.Basis)
 			}
 		})
+	}
+}
+
+// Pages that connect as soon as they begin: it is their request if they have the connection
+// still while it is under way, and nobody's if it may have been the one before.
+func TestAPageThatConnectsAsItBegins(t *testing.T) {
+	for _, open := range []bool{true, false} {
+		s := newScene(t)
+		s.open = open
+		now := s.clock().Boot
+		worker := s.old(33, "/usr/sbin/apache2")
+		r := request(worker.PID, "192.0.2.1", now-30)
+		r.ends = now + 200
+		s.rows = []drawn{r}
+		pool := s.old(20001, "/usr/sbin/php-fpm8.2", "php-fpm: pool shop")
+		s.procs = []fpmProcess{{PID: pool.PID, State: "Running", Method: "GET", URI: "/a.php?x=1", Script: "/srv/shop/a.php"}}
+		s.servePool(func(int) int64 { return now - 30 })
+		client, script, confidence := "", "", policy.ConfidenceNone
+		if open {
+			client, script, confidence = "192.0.2.1", "/srv/shop/a.php", policy.ConfidenceLow
+		}
+		s.expect(s.connects("ebpf", []policy.Process{worker, rootsWeb}, now-29), client, confidence)
+		if e := s.connects("ebpf", []policy.Process{pool, rootsFPM}, now-29); e.Script != script || e.Confidence != confidence {
+			t.Errorf("open: %v: the evidence is %+v", open, e)
+		}
 	}
 }
 

@@ -44,6 +44,9 @@ type Options struct {
 	// StillRuns tells whether a process is the one that was seen, for a daemon to which /proc
 	// does not show others' processes; nil: only /proc is asked.
 	StillRuns func(context.Context, *policy.Process) bool
+	// StillOpen tells whether a connection that bypassed Exim is still open, in the hands of
+	// the process that made it; nil: not known.
+	StillOpen func(context.Context, *policy.Connection) bool
 	// Patience is how long one message's request may be watched, beside the questions
 	// themselves; 0 = 1.2 s. Apache tells times in seconds only: within this time either a
 	// second is up or the request ends, and its beginning is known.
@@ -219,7 +222,7 @@ func (q *question) module(ctx context.Context, claim policy.Evidence) policy.Evi
 		return note(claim, "%v", err)
 	}
 	e := fromRow(&t.row, s.wall)
-	switch f := t.span.fit(q.when); {
+	switch f := q.fit(t.span, t.open); {
 	case t.samples < 2 || f < connected:
 		return note(claim, "Apache status, worker %d: not certain which of its requests it was", q.worker.PID)
 	case f == connected:
@@ -260,6 +263,9 @@ func (q *question) follow(ctx context.Context) (*track, sample, error) {
 		return nil, s, fmt.Errorf("no request to be seen in Apache's status, worker %d", q.worker.PID)
 	}
 	q.g.recall(t)
+	if t.row.busy() && t.span.fit(q.when) == possible {
+		t.open = q.stillOpen(ctx)
+	}
 	tick := time.NewTicker(sampleEvery)
 	defer tick.Stop()
 	for q.unsettled(t) && q.g.opt.Now().Boot < until {
@@ -290,6 +296,23 @@ func (q *question) follow(ctx context.Context) (*track, sample, error) {
 func (q *question) unsettled(t *track) bool {
 	f := t.span.fit(q.when)
 	return f != impossible && !t.over() && (f < connected || t.samples < 2)
+}
+
+// fit is how well a request's time agrees with that of the message or the connection. PHP
+// closes at a request's end what it opened (but for pfsockopen), so that a connection that
+// is still open after the request was seen at work is its own, if the time allows it: that
+// is for pages that connect as soon as they begin.
+func (q *question) fit(s span, open bool) fit {
+	f := s.fit(q.when)
+	if f == possible && open {
+		return connected
+	}
+	return f
+}
+
+// stillOpen reports whether the worker that connected has that connection still.
+func (q *question) stillOpen(ctx context.Context) bool {
+	return q.connectsItself() && q.g.opt.StillOpen != nil && q.g.opt.StillOpen(ctx, q.s.Direct)
 }
 
 // askApache asks a second time where the server was too busy for the first.

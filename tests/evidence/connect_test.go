@@ -44,6 +44,24 @@ type watched struct {
 	running sync.WaitGroup
 }
 
+// stillOpen asks the kernel and the inspector, as the daemon does.
+func stillOpen(t *testing.T) func(context.Context, *policy.Connection) bool {
+	diag := origin.NewDiag()
+	t.Cleanup(func() {
+		if err := diag.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return func(ctx context.Context, c *policy.Connection) bool {
+		o, err := diag.OutgoingOwner(c.Local, c.Remote, func() bool { return false })
+		if err != nil || o.UID != c.UID || o.Inode == 0 || len(c.Chain) == 0 {
+			return false
+		}
+		p, err := machine.inspector.Owner(ctx, o.UID, o.Inode)
+		return err == nil && p.PID == c.Chain[0].PID
+	}
+}
+
 // watch looks into every connection of a page, as the daemon does, until the test ends.
 func watch(t *testing.T, source string, g *evidence.Gatherer) *watched {
 	t.Helper()
@@ -125,6 +143,12 @@ func (w *watched) found(want int) []answer {
 // Pages that connect to a mail server by themselves, several visitors at once: nobody is
 // named wrongly, and those that stay for 300 ms are known.
 func TestTheRequestBehindAConnectionIsNamed(t *testing.T) {
+	for _, after := range []int{0, 350} {
+		t.Run(fmt.Sprint("connecting after ", after, " ms"), func(t *testing.T) { namesRequests(t, after) })
+	}
+}
+
+func namesRequests(t *testing.T, after int) {
 	const visitors, each = 8, 1 // a visitor's next request at once would hide the end of the one before
 	sameURL := func(int, int) string { return "/a%20b/knock.php?x=1" }
 	ownURL := func(v, n int) string { return fmt.Sprintf("/a%%20b/knock.php?x=%d-%d", v, n) }
@@ -143,16 +167,16 @@ func TestTheRequestBehindAConnectionIsNamed(t *testing.T) {
 			t.Run(way.name+", seen by "+source, func(t *testing.T) {
 				s := way.serve(t)
 				o := apacheOnly
-				o.Pools = s.pools
+				o.Pools, o.StillOpen = s.pools, stillOpen(t)
 				w := watch(t, source, gatherer(t, o))
-				stays := s.page(t, "a b/knock.php", s.shebang(fmt.Sprintf(connectPage, w.truths, 350, 300, lab.FarIPv4, lab.NearIPv4)))
+				stays := s.page(t, "a b/knock.php", s.shebang(fmt.Sprintf(connectPage, w.truths, after, 300, lab.FarIPv4, lab.NearIPv4)))
 				visits(t, visitors, each, way.uri)
 				script := ""
 				if way.script {
 					script = stays
 				}
 				got := judge(t, w.found(visitors*each), script)
-				t.Logf("%s, %s, 300 ms: %+v", way.name, source, got)
+				t.Logf("%s, %s, %d and 300 ms: %+v", way.name, source, after, got)
 				if got.asked != visitors*each || got.whole*100 < got.asked*80 {
 					t.Errorf("all is known of %d connections of %d, want 80 %% of %d", got.whole, got.asked, visitors*each)
 				}
@@ -178,7 +202,7 @@ func TestTheRequestOfAPageThatEndsAtOnceIsNeverAWrongOne(t *testing.T) {
 			t.Run(way.name+", seen by "+source, func(t *testing.T) {
 				s := way.serve(t)
 				o := apacheOnly
-				o.Pools = s.pools
+				o.Pools, o.StillOpen = s.pools, stillOpen(t)
 				w := watch(t, source, gatherer(t, o))
 				page := s.page(t, "knock.php", s.shebang(fmt.Sprintf(connectPage, w.truths, 0, 0, lab.FarIPv4, lab.NearIPv4)))
 				visits(t, visitors, each, func(v, n int) string { return fmt.Sprintf("/knock.php?x=%d-%d", v, n) })
