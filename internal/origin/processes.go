@@ -39,6 +39,7 @@ type Chain struct {
 	RunsExim  bool   // it runs Exim's program
 	Hidden    bool   // its working directory may not be read by us
 	Elsewhere bool   // it is in another network namespace than we are
+	Placeless bool   // it was ending, so that this could not be read
 }
 
 // Chain describes the process pid. [ErrNotFound] means that it is gone. The number may have
@@ -82,14 +83,19 @@ func (ps *Processes) lineage(ctx context.Context, p proc) (Chain, error) {
 		return Chain{}, ErrNotFound
 	}
 	c.RunsExim = runsExim[0]
-	c.Cgroup, c.Hidden, c.Elsewhere = second.cgroup(), second.hidden("cwd"), ps.elsewhere(second)
+	c.Cgroup, c.Hidden = second.cgroup(), second.hidden("cwd")
+	c.Elsewhere, c.Placeless = ps.elsewhere(second)
 	return c, nil
 }
 
-// elsewhere reports whether p is known to be in another network namespace than we are.
-func (ps *Processes) elsewhere(p proc) bool {
+// elsewhere reports whether p is known to be in another network namespace than we are, and
+// whether it had none any more, as processes that end have.
+func (ps *Processes) elsewhere(p proc) (elsewhere, placeless bool) {
 	its, err := fileAt(p.dir, "ns/net")
-	return err == nil && ps.net != fileID{} && its != ps.net
+	if err != nil {
+		return false, errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH)
+	}
+	return ps.net != fileID{} && its != ps.net, false
 }
 
 // foreign, [told] and alone tell when a chain is long enough. Above a user's process it is

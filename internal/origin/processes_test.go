@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"runtime"
 	"slices"
 	"strconv"
@@ -212,4 +213,29 @@ func FuzzSocketInode(f *testing.F) {
 			t.Fatalf("%q: got %d", b, got)
 		}
 	})
+}
+
+// A process that has ended and is not waited for has no network namespace any more.
+func TestAProcessThatEndsIsInNoNetworkNamespace(t *testing.T) {
+	cmd := exec.Command("/bin/true")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Wait() }() // its end is all that was wanted
+	ps := NewProcesses("", nil)
+	for ctx := inTime(t); ; {
+		c, err := ps.Chain(ctx, int32(cmd.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Placeless && !c.Elsewhere {
+			break
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("got %+v, want it to be nowhere", c)
+		}
+	}
+	if c, err := ps.Chain(inTime(t), int32(os.Getpid())); err != nil || c.Placeless || c.Elsewhere {
+		t.Errorf("this process: %+v, %v", c, err)
+	}
 }
