@@ -20,6 +20,10 @@ var machine struct {
 	tracer error // why there are no tracepoints here; nil = there are
 }
 
+// firstUID keeps apart from the tests that run at the same time: the tracepoint tells of the
+// whole machine.
+const firstUID = 25001
+
 func TestMain(m *testing.M) {
 	if err := lab.Enter(); err != nil {
 		fmt.Fprintln(os.Stderr, "units:", err)
@@ -45,7 +49,7 @@ func run(m *testing.M) (int, error) {
 	}
 	// Where systemd runs tracefs is there already; this mount is the test's own namespace's.
 	machine.tracer = syscall.Mount("tracefs", "/sys/kernel/tracing", "tracefs", 0, "")
-	machine.Lab, err = lab.New(lab.Options{Dir: dir, Accounts: []string{"shop", "blog"}})
+	machine.Lab, err = lab.New(lab.Options{Dir: dir, FirstUID: firstUID, Accounts: []string{"shop", "blog"}})
 	if err != nil {
 		return 1, err
 	}

@@ -92,7 +92,7 @@ func (p *parts) seesAConnection(t *testing.T, source string) {
 	}
 	err := lab.WaitFor(10*time.Second, "the connection", func() error {
 		var list struct{ Items []connection }
-		if err := p.ctl.JSON(&list, "connections"); err != nil || len(list.Items) != 1 {
+		if err := p.ctl.JSON(&list, "connections", "--account", "shop"); err != nil || len(list.Items) != 1 {
 			return fmt.Errorf("connections %+v, %w", list.Items, err)
 		}
 		c := list.Items[0]
