@@ -64,18 +64,23 @@ func (d *daemon) connection(r packetmon.Record) {
 	s := &policy.Submission{CallerUID: -1, Direct: &r.Connection}
 	id := policy.IdentifyConnection(s.Direct, d.panel.Map())
 	dec := d.engine.Check(d.seenAt(r.At), s, id)
-	d.witnesses.see(d.stopping, dec, inFront(s.Direct.Chain))
+	d.witnesses.see(d.stopping, dec, s.Direct.Chain)
 	d.flow.decided[dec.Verdict][id.Source].Inc()
 	d.logConnection(dec)
 	d.record(dec)
 }
 
-// inFront puts an empty process in the place that sendmail has for mail.
-func inFront(chain []policy.Process) []policy.Process {
-	if len(chain) == 0 {
-		return nil
+// stillOpen reports whether the process that made a connection has it still.
+func (f *flow) stillOpen(ctx context.Context, c *policy.Connection) bool {
+	if len(c.Chain) == 0 || !c.UIDKnown {
+		return false
 	}
-	return append(make([]policy.Process, 1, 1+len(chain)), chain...)
+	o, err := f.diag.OutgoingOwner(c.Local, c.Remote, func() bool { return false })
+	if err != nil || o.UID != c.UID || o.Inode == 0 {
+		return false
+	}
+	p, err := f.inspector.Owner(ctx, o.UID, o.Inode)
+	return err == nil && p.PID == c.Chain[0].PID && p.Started == c.Chain[0].Started
 }
 
 // maxLate bounds how old a record is taken for: the watch keeps what it sees while nobody

@@ -121,21 +121,37 @@ func evidenceAccount(id *policy.Identity) string {
 // keep remembers evidence, and adds it to the open events it belongs to.
 func (w *witnesses) keep(ctx context.Context, d *policy.Decision, found policy.Evidence) {
 	x := witness{at: d.At, ref: d.Ref, directory: d.Identity.Directory, direct: d.Identity.Source == policy.SourceDirect, found: found}
+	account := evidenceAccount(&d.Identity)
 	w.mu.Lock()
-	a := w.of[evidenceAccount(&d.Identity)]
-	if a != nil {
-		a.found = append(a.found[max(0, len(a.found)-maxPerAccount+1):len(a.found):len(a.found)], x)
-	}
-	var of []int64
-	for id, ev := range w.events[evidenceAccount(&d.Identity)] {
-		if x.about(&ev, evidenceAccount(&d.Identity)) {
-			of = append(of, id)
-		}
+	of := w.add(account, &x)
+	if charged := d.Identity.Account; charged != account {
+		// The shared web user's own events tell which of the sites they come from.
+		of = append(of, w.add(charged, &x)...)
 	}
 	w.mu.Unlock()
 	for _, id := range of {
 		w.put(ctx, id, x)
 	}
+}
+
+// add remembers evidence about an account and returns its open events that it belongs to;
+// w.mu is held.
+func (w *witnesses) add(account string, x *witness) (of []int64) {
+	a := w.of[account]
+	if a == nil && (len(w.of) < maxWitnessed || w.forget(x.at.Boot)) {
+		a = &witnessed{}
+		w.of[account] = a
+	}
+	if a != nil {
+		a.next = max(a.next, x.at.Boot) // by which it is known how long it has been remembered
+		a.found = append(a.found[max(0, len(a.found)-maxPerAccount+1):len(a.found):len(a.found)], *x)
+	}
+	for id, ev := range w.events[account] {
+		if x.about(&ev, account) {
+			of = append(of, id)
+		}
+	}
+	return of
 }
 
 // about reports whether evidence belongs to an event.

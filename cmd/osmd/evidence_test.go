@@ -63,6 +63,35 @@ func TestEvidenceComesToItsEvent(t *testing.T) {
 	}
 }
 
+// What a shared web user's script did is told with the events of the site that it claims to
+// be of and with those of the web user, and of connections with those of connections only.
+func TestEvidenceOfASharedWebUserComesToBothEvents(t *testing.T) {
+	b, _ := looked(t, policy.Evidence{ClientIP: netip.MustParseAddr("192.0.2.7"), URL: "/send.php", Confidence: policy.ConfidenceHigh})
+	now, dir := b.clock(), "/home/shop/www"
+	shared := policy.SharedAccount("www-data")
+	event := func(id int64, account, key string, watch policy.Watch) {
+		ev := policy.Event{ID: id, Account: account, Key: key, Watch: watch, Mode: policy.Enforce, Trigger: "t", Per: time.Hour, At: now.Wall, LastAt: now.Wall, Open: true}
+		if err := b.store.UpsertEvent(t.Context(), ev); err != nil {
+			t.Fatal(err)
+		}
+		b.witnesses.raised(t.Context(), ev)
+	}
+	d := nearDecision(now, shared, dir)
+	d.Submission = &policy.Submission{CallerUID: -1, Direct: &policy.Connection{}}
+	d.Identity.Source, d.Identity.Claimed, d.Identity.DirectoryAccount = policy.SourceDirect, true, "shop"
+	event(1, shared, shared, policy.WatchDirect)
+	b.witnesses.see(t.Context(), d, []policy.Process{{PID: 1}})
+	event(2, "shop", "shop "+dir, policy.WatchDirectDirectory)
+	event(3, shared, shared, policy.WatchDirect)
+	event(4, shared, shared, policy.WatchAccount)
+	event(5, "blog", "blog", policy.WatchDirect)
+	for id, want := range map[int64]int{1: 1, 2: 1, 3: 1, 4: 0, 5: 0} {
+		if e, err := b.store.Event(t.Context(), id); err != nil || len(e.Requests) != want {
+			t.Errorf("event %d has %+v, %v; want %d", id, e.Requests, err, want)
+		}
+	}
+}
+
 // A flood is looked into now and then, and accounts without number cost bounded memory.
 func TestLookingForEvidenceIsBounded(t *testing.T) {
 	b, asked := looked(t, policy.Evidence{Confidence: policy.ConfidenceHigh, Script: "/x"})

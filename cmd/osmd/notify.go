@@ -133,7 +133,7 @@ func (d *daemon) buildEvidence() error {
 		o.Pools = append(o.Pools, evidence.Pool{Name: p.Name, Address: p.Address, StatusPath: p.StatusPath})
 	}
 	asker := poolQuestions{named: o.Pools, inspector: d.flow.inspector}
-	o.AskPool, o.StillRuns = asker.ask, asker.stillRuns
+	o.AskPool, o.StillRuns, o.StillOpen = asker.ask, asker.stillRuns, d.flow.stillOpen
 	g, err := evidence.New(o)
 	if err != nil {
 		return fmt.Errorf("[evidence]: %w", err)

@@ -28,6 +28,7 @@ type scene struct {
 	rows  []drawn
 	pool  Pool
 	procs []fpmProcess // Duration is filled in
+	open  bool         // connections are still in the hands of who made them
 }
 
 // drawn is a row whose request began at a boot time and, if that is not 0, ends at another.

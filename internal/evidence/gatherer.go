@@ -44,6 +44,9 @@ type Options struct {
 	// StillRuns tells whether a process is the one that was seen, for a daemon to which /proc
 	// does not show others' processes; nil: only /proc is asked.
 	StillRuns func(context.Context, *policy.Process) bool
+	// StillOpen tells whether a connection that bypassed Exim is still open, in the hands of
+	// the process that made it; nil: not known.
+	StillOpen func(context.Context, *policy.Connection) bool
 	// Patience is how long one message's request may be watched, beside the questions
 	// themselves; 0 = 1.2 s. Apache tells times in seconds only: within this time either a
 	// second is up or the request ends, and its beginning is known.
@@ -85,15 +88,24 @@ func New(o Options) (*Gatherer, error) {
 }
 
 // Gather looks for the request behind a message: chain is what the kernel said of the
-// processes that submitted it, at the time of its decision. It is to be called as soon as
+// processes that submitted it, at the time of its decision; of a connection that bypassed
+// Exim, those that made it, at the time when it was seen. It is to be called as soon as
 // may be, since requests are short, and takes two and a half seconds at most. That nothing is
 // known is an answer, not an error.
 func (g *Gatherer) Gather(ctx context.Context, s *policy.Submission, chain []policy.Process, id policy.Identity, at policy.Moment) policy.Evidence {
 	ctx, cancel := context.WithTimeout(ctx, g.opt.Patience+gatherTime)
 	defer cancel()
+	looked := len(chain) > 0
+	if s.Direct != nil && looked {
+		if chain[0].Started > 0 && ticksBoot(chain[0].Started) > at.Boot+timeCut {
+			return policy.Evidence{Basis: fmt.Sprintf("process %d began later than its connection: another one made it", chain[0].PID)}
+		}
+		chain = inFront(chain)
+	}
 	q := question{g: g, s: s, id: &id, caller: readChain(chain), at: at}
-	q.when = messageTime(q.child, at)
-	e := q.claim(len(chain) > 0)
+	q.when = q.time()
+	e := q.claim(looked)
+	q.await(ctx)
 	switch q.handler {
 	case module:
 		e = q.module(ctx, e)
@@ -108,7 +120,12 @@ func (g *Gatherer) Gather(ctx context.Context, s *policy.Submission, chain []pol
 	return e.Clean()
 }
 
-// question is one message whose request is looked for.
+// inFront puts an empty process in the place that sendmail has for mail.
+func inFront(chain []policy.Process) []policy.Process {
+	return append(make([]policy.Process, 1, 1+len(chain)), chain...)
+}
+
+// question is one message, or one connection past Exim, whose request is looked for.
 type question struct {
 	g    *Gatherer
 	s    *policy.Submission
@@ -116,6 +133,55 @@ type question struct {
 	at   policy.Moment
 	when when
 	caller
+}
+
+// connectsItself reports whether the worker made the connection, and no process that it
+// started.
+func (q *question) connectsItself() bool {
+	return q.s.Direct != nil && q.child != nil && q.child.PID == 0
+}
+
+// time is when the request that is looked for was under way.
+func (q *question) time() when {
+	if q.connectsItself() {
+		return connectTime(q.s.Direct.Seen, q.at)
+	}
+	return messageTime(q.child, q.at)
+}
+
+// await lets the time go by at which the request was under way, so that whoever is asked
+// speaks of later: a connection is looked into within a few milliseconds.
+func (q *question) await(ctx context.Context) {
+	left := q.when.max - q.g.opt.Now().Boot
+	if !q.connectsItself() || left < 0 {
+		return
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(time.Duration(left+1) * time.Millisecond):
+	}
+}
+
+// then says in words what happened at that time.
+func (q *question) then() string {
+	switch {
+	case q.connectsItself():
+		return "when it connected"
+	case !q.when.exact:
+		return "when it sent by SMTP"
+	case q.s.Direct != nil:
+		return fmt.Sprintf("when process %d was started", q.child.PID)
+	}
+	return "when sendmail was started"
+}
+
+// directory is where the script worked, as the kernel has it. PHP changes to that of the
+// script.
+func (q *question) directory() string {
+	if c := q.s.Direct; c != nil && len(c.Chain) > 0 {
+		return policy.CleanDirectory(c.Chain[0].WorkingDirectory)
+	}
+	return policy.CleanDirectory(q.s.WorkingDirectory)
 }
 
 // claim is what the message and its processes say of themselves, without any request.
@@ -126,7 +192,7 @@ func (q *question) claim(looked bool) policy.Evidence {
 	if q.handler == module || q.handler == fpm {
 		e := policy.Evidence{PID: q.worker.PID}
 		if called := policy.PHPScriptName(q.s.PHPScript); called != "" {
-			e.Basis = fmt.Sprintf("PHP's header names %.80q, the working directory is %.200q (claims)", called, policy.CleanDirectory(q.s.WorkingDirectory))
+			e.Basis = fmt.Sprintf("PHP's header names %.80q, the working directory is %.200q (claims)", called, q.directory())
 		}
 		return e
 	}
@@ -156,16 +222,15 @@ func (q *question) module(ctx context.Context, claim policy.Evidence) policy.Evi
 		return note(claim, "%v", err)
 	}
 	e := fromRow(&t.row, s.wall)
-	switch f := t.span.fit(q.when); {
+	switch f := q.fit(t.span, t.open); {
 	case t.samples < 2 || f < connected:
 		return note(claim, "Apache status, worker %d: not certain which of its requests it was", q.worker.PID)
 	case f == connected:
 		e.Confidence = policy.ConfidenceLow
-		e.Basis = fmt.Sprintf("Apache status, worker %d, whose request was under way when it sent by SMTP", q.worker.PID)
 	default:
 		e.Confidence = policy.ConfidenceHigh
-		e.Basis = fmt.Sprintf("Apache status, worker %d, whose request was under way when sendmail was started", q.worker.PID)
 	}
+	e.Basis = fmt.Sprintf("Apache status, worker %d, whose request was under way %s", q.worker.PID, q.then())
 	script, called := q.agreedScript(e.URL)
 	switch {
 	case script != "":
@@ -173,8 +238,16 @@ func (q *question) module(ctx context.Context, claim policy.Evidence) policy.Evi
 		return note(e, "script by working directory, URL and PHP's header")
 	case called != "":
 		return note(e, "PHP's header names %.80q", called)
+	case q.s.Direct != nil:
+		return note(e, "%s", q.unnamedScript())
 	}
 	return e
+}
+
+// unnamedScript tells what is known of the script behind a connection: there is no header of
+// PHP's, and what was asked for may be served by another file of the same folder.
+func (q *question) unnamedScript() string {
+	return fmt.Sprintf("the script's working directory is %.200q", q.directory())
 }
 
 // follow samples the row of the worker until the time of its request is known well enough,
@@ -190,6 +263,9 @@ func (q *question) follow(ctx context.Context) (*track, sample, error) {
 		return nil, s, fmt.Errorf("no request to be seen in Apache's status, worker %d", q.worker.PID)
 	}
 	q.g.recall(t)
+	if t.row.busy() && t.span.fit(q.when) == possible {
+		t.open = q.stillOpen(ctx)
+	}
 	tick := time.NewTicker(sampleEvery)
 	defer tick.Stop()
 	for q.unsettled(t) && q.g.opt.Now().Boot < until {
@@ -220,6 +296,23 @@ func (q *question) follow(ctx context.Context) (*track, sample, error) {
 func (q *question) unsettled(t *track) bool {
 	f := t.span.fit(q.when)
 	return f != impossible && !t.over() && (f < connected || t.samples < 2)
+}
+
+// fit is how well a request's time agrees with that of the message or the connection. PHP
+// closes at a request's end what it opened (but for pfsockopen), so that a connection that
+// is still open after the request was seen at work is its own, if the time allows it: that
+// is for pages that connect as soon as they begin.
+func (q *question) fit(s span, open bool) fit {
+	f := s.fit(q.when)
+	if f == possible && open {
+		return connected
+	}
+	return f
+}
+
+// stillOpen reports whether the worker that connected has that connection still.
+func (q *question) stillOpen(ctx context.Context) bool {
+	return q.connectsItself() && q.g.opt.StillOpen != nil && q.g.opt.StillOpen(ctx, q.s.Direct)
 }
 
 // askApache asks a second time where the server was too busy for the first.
@@ -297,7 +390,7 @@ func (q *question) agreedScript(url string) (script, called string) {
 	if strings.HasSuffix(asked, "/") {
 		asked += "index.php"
 	}
-	dir := policy.CleanDirectory(q.s.WorkingDirectory)
+	dir := q.directory()
 	inURL := strings.TrimSuffix(path.Dir(asked), "/")
 	if called == "" || called != path.Base(asked) || dir == "" || !strings.HasSuffix(dir, inURL) {
 		return "", called

@@ -20,7 +20,8 @@ func (q *question) fpm(ctx context.Context, claim policy.Evidence) policy.Eviden
 	}
 	f := impossible
 	if p.running() {
-		f = pool.span(p).fit(q.when)
+		s := pool.span(p)
+		f = q.fit(s, s.fit(q.when) == possible && q.stillOpen(ctx))
 	}
 	if f < connected {
 		return note(claim, "php-fpm status, pool %.40s, worker %d: not certain which of its requests it was", pool.Pool, p.PID)
@@ -37,7 +38,7 @@ func (q *question) fpm(ctx context.Context, claim policy.Evidence) policy.Eviden
 	}
 	if f != certain {
 		e.Confidence = policy.ConfidenceLow
-		e.Basis += ", whose request was under way when it sent by SMTP"
+		e.Basis += ", whose request was under way " + q.then()
 	}
 	if noApache != nil {
 		return note(e, "visitor not known: %v", noApache)

@@ -221,8 +221,11 @@ func (p *pageParser) worker(cells []string) (row, error) {
 	seconds, err2 := strconv.ParseInt(at("SS"), 10, 64)
 	millis, err3 := strconv.ParseInt(at("Req"), 10, 64)
 	accesses, err4 := childAccesses(at("Acc"))
-	if err := errors.Join(err1, err2, err3, err4); err != nil || pid <= 0 || len(at("M")) != 1 {
+	if err := errors.Join(err1, err2, err3, err4); err != nil || pid < 0 || len(at("M")) != 1 {
 		return row{}, fmt.Errorf("a row of PID %.20q, M %.20q, SS %.20q, Req %.20q, Acc %.40q", at("PID"), at("M"), at("SS"), at("Req"), at("Acc"))
+	}
+	if pid == 0 { // it is about to be started
+		return row{}, nil
 	}
 	// A clock that was set back makes them negative: then nothing is known of the time.
 	r.seconds, r.millis = min(seconds, maxSeconds), min(millis, 1000*maxSeconds)

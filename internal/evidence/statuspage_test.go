@@ -84,6 +84,19 @@ func TestThreadsAndHTTP2InTheStatusPage(t *testing.T) {
 	}
 }
 
+// While Apache starts a process its row has no number yet.
+func TestAProcessThatIsAboutToBeStartedIsPassedOver(t *testing.T) {
+	whole := page(t, "prefork.html")
+	before, err := parseStatus(strings.NewReader(whole))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows, err := parseStatus(strings.NewReader(strings.Replace(whole, "<td>4139</td>", "<td>0</td>", 1)))
+	if err != nil || len(rows) != len(before)-1 {
+		t.Errorf("%d rows, %v; want %d", len(rows), err, len(before)-1)
+	}
+}
+
 func TestStatusPagesThatTellNothing(t *testing.T) {
 	whole := page(t, "prefork.html")
 	for name, c := range map[string]struct {

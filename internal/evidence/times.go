@@ -22,23 +22,52 @@ const never = math.MaxInt64
 // span is when a request began and ended, as far as is known.
 type span struct{ startMin, startMax, endMin, endMax int64 }
 
-// when is the time of a message: its process was started between forkMin and forkMax.
-// Without a process of its own (SMTP from the script itself) forked is false, and both are
-// when Exim asked.
+// when is the time, between min and max, at which the request that sent was under way: its
+// process for the message was started then, or it began to connect. Without a process of
+// its own (SMTP from the script itself to Exim) exact is false, and it is when Exim asked.
 type when struct {
-	forked           bool
-	forkMin, forkMax int64
+	exact    bool
+	min, max int64
 }
 
 func messageTime(child *policy.Process, at policy.Moment) when {
-	w := when{forkMin: at.Boot, forkMax: at.Boot}
+	w := when{min: at.Boot, max: at.Boot}
 	if child != nil && child.Started > 0 {
-		w.forked = true
-		w.forkMin = ticksBoot(child.Started)
-		w.forkMax = w.forkMin + tickMillis
+		w.exact = true
+		w.min = ticksBoot(child.Started)
+		w.max = w.min + tickMillis
 	}
 	return w
 }
+
+// How much earlier, in milliseconds, a connection may have begun than it was seen to: the
+// kernel tells ebpf its own time. The others see it later. That the process had the socket
+// then says that its request was under way, unless PHP kept the socket from an earlier one
+// (pfsockopen), which is why they are never exact.
+const (
+	lateEBPF   = 5
+	latePacket = 30
+	latePoll   = 250
+	timeCut    = 2 // on its way here the time is cut to the millisecond, twice
+)
+
+// connectTime is when a process connected, as the source saw it.
+func connectTime(source string, at policy.Moment) when {
+	w := when{min: at.Boot - latePoll, max: at.Boot + timeCut}
+	switch source {
+	case sourceEBPF:
+		w.exact, w.min = true, at.Boot-lateEBPF
+	case sourcePacket:
+		w.min = at.Boot - latePacket
+	}
+	return w
+}
+
+// The sources of [policy.Connection.Seen] whose word on the time is better than poll's.
+const (
+	sourceEBPF   = "ebpf"
+	sourcePacket = "packet"
+)
 
 // fit is how well a request's time agrees with a message's.
 type fit uint8
@@ -46,8 +75,8 @@ type fit uint8
 const (
 	impossible fit = iota // it ended before, or began after the message
 	possible              // it may have been another one, before or after it
-	connected             // the process sent by SMTP itself, and it was under way when Exim asked
-	certain               // it was under way when the process was started
+	connected             // the process sent by SMTP itself, and it was under way when Exim asked, or the connection was seen
+	certain               // it was under way when the process was started, or when it connected
 )
 
 // That a request was under way when Exim asked proves nothing where a process was started
@@ -55,11 +84,11 @@ const (
 // within milliseconds.
 func (s span) fit(w when) fit {
 	switch {
-	case s.startMin > w.forkMax || s.endMax < w.forkMin:
+	case s.startMin > w.max || s.endMax < w.min:
 		return impossible
-	case s.startMax > w.forkMin || s.endMin < w.forkMax:
+	case s.startMax > w.min || s.endMin < w.max:
 		return possible
-	case !w.forked:
+	case !w.exact:
 		return connected
 	}
 	return certain

@@ -7,6 +7,7 @@ type track struct {
 	row     row // as it was first seen at work
 	span    span
 	samples int
+	open    bool // after the first one the process had the connection still
 }
 
 // newTrack begins with the first sample of a process's row: false if it shows no request.

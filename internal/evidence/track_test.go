@@ -26,7 +26,7 @@ func begin(t *testing.T, r row, s sample) *track {
 // A request that began at 10,000 and a message whose process started at 10,100: one look
 // tells the second only.
 func TestARequestsBeginIsNarrowedDown(t *testing.T) {
-	message := when{forked: true, forkMin: 10_100, forkMax: 10_110}
+	message := when{exact: true, min: 10_100, max: 10_110}
 	one := begin(t, seen('W', 0, 0, 3), at(10_200))
 	if f := one.span.fit(message); f != possible {
 		t.Errorf("after one sample the fit is %d, want possible", f)
@@ -64,7 +64,7 @@ func TestARequestsBeginIsNarrowedDown(t *testing.T) {
 	})
 	t.Run("one that ended before the message", func(t *testing.T) {
 		tr := begin(t, seen('_', 2, 500, 4), at(12_200))
-		if f := tr.span.fit(when{forked: true, forkMin: 10_900, forkMax: 10_910}); f != impossible {
+		if f := tr.span.fit(when{exact: true, min: 10_900, max: 10_910}); f != impossible {
 			t.Errorf("%+v fits %d, want impossible", tr.span, f)
 		}
 	})
@@ -105,7 +105,7 @@ func TestALaterMessageOfTheSameRequestNeedsNoWait(t *testing.T) {
 	if !second.continues(first) {
 		t.Fatal("the same request is not known any more")
 	}
-	if f := second.span.fit(when{forked: true, forkMin: 10_300, forkMax: 10_310}); f != certain || second.samples < 2 {
+	if f := second.span.fit(when{exact: true, min: 10_300, max: 10_310}); f != certain || second.samples < 2 {
 		t.Errorf("%+v fits %d after %d samples, want certain after 2", second.span, f, second.samples)
 	}
 	for name, r := range map[string]row{"its next request": seen('W', 0, 0, 4), "an end": seen('_', 0, 10, 4)} {
@@ -121,7 +121,7 @@ func TestALaterMessageOfTheSameRequestNeedsNoWait(t *testing.T) {
 func TestSMTPFromTheScriptItselfIsNeverCertain(t *testing.T) {
 	s := span{startMin: 10_000, startMax: 10_050, endMin: 10_500, endMax: never}
 	for asked, want := range map[int64]fit{9_900: impossible, 10_020: possible, 10_300: connected} {
-		if f := s.fit(when{forkMin: asked, forkMax: asked}); f != want {
+		if f := s.fit(when{min: asked, max: asked}); f != want {
 			t.Errorf("asked at %d it fits %d, want %d", asked, f, want)
 		}
 	}

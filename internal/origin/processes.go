@@ -32,13 +32,14 @@ func NewProcesses(exim string, stuck func(error)) *Processes {
 // Chain is what could be read of a process and of those above it.
 type Chain struct {
 	// Processes has the process and its parents, nearest first, up to the first that runs as
-	// another user: who started it. There are seven at most.
+	// root, or of a process of root's as another user: who started it. There are seven at most.
 	Processes []policy.Process
 	EUID      uint32 // the effective uid of the process: the owner of its folder in /proc
 	Cgroup    string // as /proc/PID/cgroup has it, see [parseCgroup]
 	RunsExim  bool   // it runs Exim's program
 	Hidden    bool   // its working directory may not be read by us
 	Elsewhere bool   // it is in another network namespace than we are
+	Placeless bool   // it was ending, so that this could not be read
 }
 
 // Chain describes the process pid. [ErrNotFound] means that it is gone. The number may have
@@ -63,7 +64,7 @@ func (ps *Processes) Holders(ctx context.Context, of []Socket, first []int32, fo
 	})
 }
 
-// lineage describes p, which it closes, and its parents up to the first of another user.
+// lineage describes p, which it closes, and its parents up to the first that tells who started it.
 func (ps *Processes) lineage(ctx context.Context, p proc) (Chain, error) {
 	second, err := p.dup()
 	if err != nil {
@@ -82,18 +83,28 @@ func (ps *Processes) lineage(ctx context.Context, p proc) (Chain, error) {
 		return Chain{}, ErrNotFound
 	}
 	c.RunsExim = runsExim[0]
-	c.Cgroup, c.Hidden, c.Elsewhere = second.cgroup(), second.hidden("cwd"), ps.elsewhere(second)
+	c.Cgroup, c.Hidden = second.cgroup(), second.hidden("cwd")
+	c.Elsewhere, c.Placeless = ps.elsewhere(second)
 	return c, nil
 }
 
-// elsewhere reports whether p is known to be in another network namespace than we are.
-func (ps *Processes) elsewhere(p proc) bool {
+// elsewhere reports whether p is known to be in another network namespace than we are, and
+// whether it had none any more, as processes that end have.
+func (ps *Processes) elsewhere(p proc) (elsewhere, placeless bool) {
 	its, err := fileAt(p.dir, "ns/net")
-	return err == nil && ps.net != fileID{} && its != ps.net
+	if err != nil {
+		return false, errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH)
+	}
+	return ps.net != fileID{} && its != ps.net, false
 }
 
-// foreign, [told] and alone tell when a chain is long enough.
-func foreign(chain []policy.Process) bool { return chain[len(chain)-1].UID != chain[0].UID }
+// foreign, [told] and alone tell when a chain is long enough. Above a user's process it is
+// when root's is reached: a CGI program is below the web server's user, and that one's
+// process is the web server's only if root runs it too.
+func foreign(chain []policy.Process) bool {
+	first, last := &chain[0], &chain[len(chain)-1]
+	return last.UID != first.UID && (last.UID == 0 || first.UID == 0)
+}
 
 func alone(chain []policy.Process) bool { return true }
 

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -127,7 +129,7 @@ func TestHoldersGivesNobodyAllOfTheTime(t *testing.T) {
 	}
 }
 
-func TestChainEndsWithTheFirstOfAnotherUser(t *testing.T) {
+func TestAChainEndsWithWhoStartedIt(t *testing.T) {
 	dir := publicDir(t)
 	c := start(t, spec{uid: aliceUID, dir: dir, args: []string{"/bin/sh", "-c", `perl -e '$|=1; print "$$\n"; <STDIN>'; true`}})
 	pid, err := strconv.Atoi(c.line(t))
@@ -147,6 +149,29 @@ func TestChainEndsWithTheFirstOfAnotherUser(t *testing.T) {
 	}
 	if _, err := NewProcesses("", nil).Chain(inTime(t), 1<<22); !errors.Is(err, ErrNotFound) {
 		t.Errorf("no such process: got %v", err)
+	}
+}
+
+// A CGI program of an account's is below a process of the web server's user, and only that
+// one's parent tells that it is the web server.
+func TestAChainGoesOnToRoots(t *testing.T) {
+	c := start(t, spec{dir: publicDir(t), args: []string{"/usr/bin/perl", "-MPOSIX", "-e", `$| = 1; pipe(R, W);
+		if (!(my $child = fork)) { POSIX::setuid($ARGV[0]); close W; <R>; print "$$\n"; <STDIN>; exit }
+		POSIX::setuid($ARGV[1]); close W; wait`, strconv.Itoa(aliceUID), strconv.Itoa(bobUID)}})
+	pid, err := strconv.Atoi(c.line(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := NewProcesses("", nil).Chain(inTime(t), int32(pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var uids []uint32
+	for _, p := range got.Processes {
+		uids = append(uids, p.UID)
+	}
+	if want := []uint32{aliceUID, bobUID, 0}; !slices.Equal(uids, want) {
+		t.Errorf("users %v, want %v", uids, want)
 	}
 }
 
@@ -188,4 +213,29 @@ func FuzzSocketInode(f *testing.F) {
 			t.Fatalf("%q: got %d", b, got)
 		}
 	})
+}
+
+// A process that has ended and is not waited for has no network namespace any more.
+func TestAProcessThatEndsIsInNoNetworkNamespace(t *testing.T) {
+	cmd := exec.Command("/bin/true")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Wait() }() // its end is all that was wanted
+	ps := NewProcesses("", nil)
+	for ctx := inTime(t); ; {
+		c, err := ps.Chain(ctx, int32(cmd.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Placeless && !c.Elsewhere {
+			break
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("got %+v, want it to be nowhere", c)
+		}
+	}
+	if c, err := ps.Chain(inTime(t), int32(os.Getpid())); err != nil || c.Placeless || c.Elsewhere {
+		t.Errorf("this process: %+v, %v", c, err)
+	}
 }

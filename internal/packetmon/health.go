@@ -141,6 +141,14 @@ func (m *Monitor) keep(ctx context.Context) {
 	}
 }
 
+// settled reports whether it is known what there is to see by: while the first source is
+// opened, that there is none would be a false alarm.
+func (m *Monitor) settled() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.active != nil || m.opt.Source == SourceOff || m.refusedAll.Load()
+}
+
 // Status tells how the monitor is.
 func (m *Monitor) Status() Status {
 	s := Status{Source: SourceOff, Level: LevelOff, Ports: slices.Clone(m.opt.Ports)}

@@ -60,6 +60,8 @@ type Monitor struct {
 	hidden    atomic.Bool           // a process could not be read in full
 	stuckAt   atomic.Int64          // boot time when reads of memory were found to hang
 	retry     time.Duration         // until better sources are tried again
+	// refusedAll: none of the sources could be opened, once at least.
+	refusedAll atomic.Bool
 
 	mu       sync.Mutex
 	active   Source // nil = none
@@ -142,6 +144,7 @@ func (m *Monitor) watchAll(ctx context.Context) {
 			source, at = m.open(from, len(m.opt.Openers))
 		}
 		if source == nil {
+			m.refusedAll.Store(true)
 			m.wait(ctx)
 			from = 0
 			continue

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"time"
 
 	"osm/internal/origin"
@@ -208,7 +209,7 @@ func (k *worker) known(ctx context.Context, e *sighting) {
 		k.user(e.seen.UID).elsewhere = k.m.opt.Boot()
 		e.foreign(true)
 		k.hand(e, c, "")
-	case err != nil && (k.m.foreign(e.seen.Local.Addr()) || k.elsewhere(e.seen.UID)):
+	case (err != nil || c.Placeless) && (k.m.foreign(e.seen.Local.Addr()) || k.elsewhere(e.seen.UID)):
 		e.foreign(false)
 		k.hand(e, origin.Chain{}, name+" was gone")
 	case errors.Is(err, origin.ErrNotFound):
@@ -246,11 +247,22 @@ func (k *worker) read(ctx context.Context, e *sighting) (origin.Chain, error) {
 	e.glimpse = nil
 	k.m.glimpses.Add(-1)
 	c := k.m.processes.Whole(ctx, g)
+	if titled(&c) {
+		delete(k.chains, e.seen.PID)
+		return c, nil
+	}
 	if len(k.chains) >= maxChains {
 		clear(k.chains)
 	}
 	k.chains[e.seen.PID] = readChain{c, now}
 	return c, nil
+}
+
+// titled reports whether a process tells in the place of its arguments what it is at work
+// on, as lsphp and php-fpm do ("lsphp:/home/…"): that changes with every request.
+func titled(c *origin.Chain) bool {
+	args := c.Processes[0].Args
+	return len(args) > 0 && strings.Contains(args[0], ":")
 }
 
 // readChain is a process that was read in full.
@@ -348,6 +360,16 @@ func (k *worker) holder(e *sighting, c *origin.Chain) {
 	if k.delivers(e, c) {
 		k.m.count.excluded.Add(1)
 		return
+	}
+	// Of a program with the rights of its file's owner the socket is his, and the process that
+	// of who runs it, whom ebpf is told of. Who gave up rights for a while is root still.
+	if p := &c.Processes[0]; p.UID != 0 && p.UID != e.seen.UID && c.EUID == e.seen.UID {
+		e.seen.UID = p.UID
+		e.basis += fmt.Sprintf("; uid %d runs it", p.UID)
+		if k.m.excluded(p.UID) {
+			k.m.count.excluded.Add(1)
+			return
+		}
 	}
 	k.found(e, c)
 	k.hand(e, *c, describe(e, c, "holds it"))

@@ -130,6 +130,9 @@ func (f *follower) awaitEnd() {
 
 // status sends the status, with always also if nothing has changed that matters.
 func (f *follower) status(ctx context.Context, always bool) error {
+	if !f.m.settled() {
+		return nil
+	}
 	s := f.m.Status()
 	if !always && f.sent && s.Source == f.last.Source && s.Level == f.last.Level && reflect.DeepEqual(s.Problems, f.last.Problems) {
 		return nil

@@ -3,6 +3,7 @@ package packetmon
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -307,5 +308,31 @@ func TestAFollowerPassesOverWhatItCannotRead(t *testing.T) {
 	}
 	if n := len(f.skipped); n != 2 {
 		t.Errorf("skipped: got %d lines, want 2", n)
+	}
+}
+
+// While the first source is opened there is nothing to tell: "none" would be a false alarm.
+func TestNoStatusIsToldBeforeTheSourcesWereTried(t *testing.T) {
+	tries := make(chan error)
+	poll := newFed(SourcePoll)
+	m, err := New(Options{Ports: []uint16{25}, Boot: sinceBoot, Clock: origin.Clock(), Log: slog.New(slog.DiscardHandler),
+		Openers: []Opener{{Name: SourceEBPF, Open: func() (Source, error) { return nil, <-tries }}, poll.opener()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, m)
+	socket := filepath.Join(publicDir(t), "watch.sock")
+	serveAt(t, m, socket)
+	f, _ := followed(t, socket)
+	m.out.put(numbered(1))
+	<-f.records // it is followed by now, and was told a status if there was one
+	select {
+	case s := <-f.status:
+		t.Errorf("told %+v", s)
+	default:
+	}
+	tries <- errors.New("not here")
+	if s := <-f.status; s.Source != SourcePoll {
+		t.Errorf("the first status is %+v, want the source poll", s)
 	}
 }

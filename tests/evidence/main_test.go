@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -25,11 +26,16 @@ var machine struct {
 	inspector *origin.Inspector
 	accounts  *policy.AccountMap
 	door      *door
+	far       *lab.Far // another host
+	tracer    error    // why there are no tracepoints here; nil = there are
 }
 
 const (
 	account = "shop"
 	webUser = 33 // www-data, on every Debian
+	// firstUID keeps apart from the tests that run at the same time: the tracepoint tells of
+	// the whole machine.
+	firstUID = 26001
 )
 
 func TestMain(m *testing.M) {
@@ -57,10 +63,19 @@ func run(m *testing.M) int {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return fail(err)
 	}
-	if machine.Lab, err = lab.New(lab.Options{Dir: dir, Accounts: []string{account, "blog"}, TmpfsSpool: true, QueueOnly: true}); err != nil {
+	if machine.Lab, err = lab.New(lab.Options{Dir: dir, FirstUID: firstUID, Accounts: []string{account, "blog"}, TmpfsSpool: true, QueueOnly: true}); err != nil {
 		return fail(err)
 	}
 	defer machine.Close()
+	// Where systemd runs tracefs is there already; this mount is the test's own namespace's.
+	machine.tracer = syscall.Mount("tracefs", "/sys/kernel/tracing", "tracefs", 0, "")
+	if machine.far, err = lab.NewFar(); err != nil {
+		return fail(err)
+	}
+	defer machine.far.Close()
+	if err := machine.far.MailServers(25); err != nil {
+		return fail(err)
+	}
 	if err := machine.SetACL(machine.Guard(false)); err != nil {
 		return fail(err)
 	}

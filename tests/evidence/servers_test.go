@@ -1,6 +1,8 @@
 package evidence
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -264,6 +266,15 @@ func fpmPHP(t *testing.T) *server {
 	s := newServer(t)
 	socket := s.startFPM(t, fmt.Sprintf(fpmPool, s.dir))
 	s.pools = []evidence.Pool{{Name: account, Address: socket, StatusPath: "/fpm-status"}}
+	must(t, lab.WaitFor(10*time.Second, "all of the pool's processes", func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		page, err := evidence.AskPool(ctx, s.pools[0])
+		if err == nil && !bytes.Contains(page, []byte(`"total processes":16,`)) {
+			err = fmt.Errorf("it says %.300s", page)
+		}
+		return err
+	}))
 	s.startApache(t, event+fcgiTo(socket))
 	return s
 }

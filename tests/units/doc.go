@@ -1,4 +1,4 @@
-// Package units runs the three parts of the daemon with just the rights that their systemd
+// Package units runs the four parts of the daemon with just the rights that their systemd
 // units give them, on sockets that systemd's own systemd-socket-activate makes and holds,
 // against a real Exim.
 package units

@@ -161,6 +161,56 @@ func TestTheScriptOfAPoolIsKnownAsInstalled(t *testing.T) {
 	p.held(t, 0)
 }
 
+// knockPage connects to another host's mail server as soon as it begins, once more than an
+// account may, and has the connections for a while.
+const knockPage = `<?php
+for ($i = 0; $i < 3; $i++) fgets($mail[] = fsockopen("%s", 25));
+usleep(500000);
+`
+
+// A page that speaks SMTP itself is known by the event of the connection that was too many,
+// although the daemon itself sees neither the worker nor its socket's holder.
+func TestThePageOfAPoolThatConnectsIsKnownAsInstalled(t *testing.T) {
+	if machine.tracer != nil {
+		t.Skipf("NOT TESTED: this kernel gives us no tracepoints, so the ebpf source cannot be used here: %v", machine.tracer)
+	}
+	hideProcesses(t)
+	socket := startFPM(t)
+	p := startAll(t)
+	p.watching(t)
+	script := machine.HomeOf("shop") + "/over.php"
+	uid := machine.UID("shop")
+	if err := errors.Join(os.WriteFile(script, fmt.Appendf(nil, knockPage, lab.FarIPv4), 0o644), os.Chown(script, uid, uid)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.ctl.Osmctl("limit", "set", "--account", "shop", "--trigger", "direct-hour", "--max", "2"); err != nil {
+		t.Fatal(err)
+	}
+	runPage(t, socket, script)
+	err := lab.WaitFor(10*time.Second, "an event with the page", func() error {
+		var list struct {
+			Items []struct {
+				ID      int64
+				Trigger string
+			}
+		}
+		if err := p.ctl.JSON(&list, "events", "--account", "shop"); err != nil || len(list.Items) != 1 || list.Items[0].Trigger != "direct-hour" {
+			return fmt.Errorf("events %+v, %w", list.Items, err)
+		}
+		var e struct {
+			Requests []struct{ Script, URL, Basis, Confidence string }
+		}
+		err := p.ctl.JSON(&e, "event", fmt.Sprint(list.Items[0].ID))
+		if err == nil && (len(e.Requests) == 0 || e.Requests[0].Script != script || e.Requests[0].URL != "/over.php?a=1") {
+			err = fmt.Errorf("its evidence is %+v", e.Requests)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 // renamedAndBack waits until the script is out of the way, and takes that back.
 func (p *parts) renamedAndBack(t *testing.T, script string, before os.FileInfo) {
 	t.Helper()

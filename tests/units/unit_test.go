@@ -2,6 +2,7 @@ package units
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -43,9 +44,10 @@ func (u unit) get(t *testing.T, key string) string {
 
 // capabilities are the numbers of those that may be needed here.
 var capabilities = map[string]int{
-	"CAP_CHOWN": unix.CAP_CHOWN, "CAP_DAC_OVERRIDE": unix.CAP_DAC_OVERRIDE, "CAP_DAC_READ_SEARCH": unix.CAP_DAC_READ_SEARCH,
-	"CAP_FOWNER": unix.CAP_FOWNER, "CAP_KILL": unix.CAP_KILL, "CAP_SETGID": unix.CAP_SETGID, "CAP_SETUID": unix.CAP_SETUID,
-	"CAP_SYS_PTRACE": unix.CAP_SYS_PTRACE,
+	"CAP_BPF": unix.CAP_BPF, "CAP_CHOWN": unix.CAP_CHOWN, "CAP_DAC_OVERRIDE": unix.CAP_DAC_OVERRIDE,
+	"CAP_DAC_READ_SEARCH": unix.CAP_DAC_READ_SEARCH, "CAP_FOWNER": unix.CAP_FOWNER, "CAP_KILL": unix.CAP_KILL,
+	"CAP_NET_RAW": unix.CAP_NET_RAW, "CAP_PERFMON": unix.CAP_PERFMON, "CAP_SETGID": unix.CAP_SETGID,
+	"CAP_SETUID": unix.CAP_SETUID, "CAP_SYS_PTRACE": unix.CAP_SYS_PTRACE,
 }
 
 // rights are the arguments of setpriv that give a program what the unit does.
@@ -60,6 +62,15 @@ func (u unit) rights(t *testing.T) []string {
 	}
 	return []string{"--reuid=" + u.get(t, "User"), "--regid=" + u.get(t, "Group"), "--clear-groups",
 		"--bounding-set=" + bounding, "--inh-caps=-all", "--ambient-caps=-all", "--no-new-privs"}
+}
+
+// without is the unit with fewer capabilities, as a container or an old kernel may leave it.
+func (u unit) without(capabilities []string) unit {
+	less := maps.Clone(u)
+	less["CapabilityBoundingSet"] = strings.Join(slices.DeleteFunc(strings.Fields(u["CapabilityBoundingSet"]), func(c string) bool {
+		return slices.Contains(capabilities, c)
+	}), " ")
+	return less
 }
 
 // mask is the capabilities of the unit as the kernel shows them.

@@ -45,10 +45,10 @@ type part struct {
 }
 
 // start makes the sockets of a service with their owners and modes, and has the service
-// started with the first connection.
-func start(t *testing.T, service, log string) *part {
+// started with the first connection, without some of its capabilities.
+func start(t *testing.T, service, log string, without ...string) *part {
 	t.Helper()
-	p := &part{t: t, unit: readUnit(t, service)}
+	p := &part{t: t, unit: readUnit(t, service).without(without)}
 	p.args = p.unit.command(t, machine.Dir+"/etc/osm.toml", machine.Dir+"/etc/executor.toml")
 	args, names := []string{}, []string{}
 	for _, s := range p.unit.sockets(t) {
@@ -124,21 +124,27 @@ func exeIs(pid int, program string) (bool, error) {
 	return err == nil, err
 }
 
-// parts are the three services.
+// parts are the four services.
 type parts struct {
-	osmd, inspect, executor *part
-	ctl                     *lab.Daemon
+	osmd, inspect, executor, watch *part
+	ctl                            *lab.Daemon
 }
 
-// startAll starts the three services and waits until the daemon answers.
+// startAll starts the four services and waits until the daemon answers.
 func startAll(t *testing.T) *parts {
+	t.Helper()
+	return startWithout(t)
+}
+
+// startWithout starts them, and takes some of its capabilities from the one that watches.
+func startWithout(t *testing.T, capabilities ...string) *parts {
 	t.Helper()
 	ctl := machine.Attach(machine.bin)
 	machine.Sink.Reset()
 	t.Cleanup(func() {
 		if t.Failed() {
 			text, _ := os.ReadFile(ctl.Log)
-			t.Logf("log of the three:\n%s", text[max(0, len(text)-6000):])
+			t.Logf("log of the four:\n%s", text[max(0, len(text)-6000):])
 		}
 	})
 	uid, err := strconv.Atoi(id(t, "-u", "osm"))
@@ -158,6 +164,7 @@ func startAll(t *testing.T) *parts {
 	p := &parts{ctl: ctl}
 	p.inspect = start(t, "osm-inspect.service", ctl.Log)
 	p.executor = start(t, "osm-executor.service", ctl.Log)
+	p.watch = start(t, "osm-watch.service", ctl.Log, capabilities...)
 	p.osmd = start(t, "osmd.service", ctl.Log)
 	err = lab.WaitFor(20*time.Second, "osmd to answer", func() error { _, err := ctl.Status(); return err })
 	if err != nil {
@@ -257,8 +264,8 @@ func TestThePartsDoTheirWorkWithJustTheRightsOfTheirUnits(t *testing.T) {
 		t.Error(err)
 	}
 	p.renames(t)
-	p.doctorSees(t, "question", "inspector", "executor", "exim hooks", "policy socket", "control socket", "inspect socket", "executor socket")
-	for _, part := range []*part{p.osmd, p.inspect, p.executor} {
+	p.doctorSees(t, "question", "inspector", "executor", "exim hooks", "policy socket", "control socket", "inspect socket", "executor socket", "watch socket")
+	for _, part := range []*part{p.osmd, p.inspect, p.executor, p.watch} {
 		part.hasJustTheRights()
 	}
 }
@@ -347,7 +354,7 @@ func (p *parts) doctorSees(t *testing.T, names ...string) {
 	}
 }
 
-// TestARestartOnlyDelays restarts all three while mail comes in: the sockets stay.
+// TestARestartOnlyDelays restarts all four while mail comes in: the sockets stay.
 func TestARestartOnlyDelays(t *testing.T) {
 	p := startAll(t)
 	if _, err := p.ctl.Osmctl("limit", "set", "--account", "blog", "--trigger", "account-hour", "--max", "1000"); err != nil {
@@ -366,7 +373,7 @@ func TestARestartOnlyDelays(t *testing.T) {
 			}
 		})
 	}
-	for _, part := range []*part{p.osmd, p.inspect, p.executor, p.osmd} {
+	for _, part := range []*part{p.osmd, p.inspect, p.executor, p.watch, p.osmd} {
 		before := part.pid()
 		if err := syscall.Kill(before, syscall.SIGTERM); err != nil {
 			t.Error(err)
