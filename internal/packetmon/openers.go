@@ -10,7 +10,7 @@ type SourceOptions struct {
 func Openers(o SourceOptions) []Opener {
 	return []Opener{
 		{Name: SourceEBPF, Open: func() (Source, error) { return opened(OpenEBPF(EBPFOptions{Ports: o.Ports, Boot: o.Boot})) }},
-		{Name: SourcePacket, Open: func() (Source, error) { return opened(OpenPacket(PacketOptions{Ports: o.Ports, Boot: o.Boot})) }},
+		{Name: SourcePacket, Open: func() (Source, error) { return opened(OpenPacket(PacketOptions(o))) }},
 		{Name: SourcePoll, Open: func() (Source, error) { return opened(OpenPoll(PollOptions{Ports: o.Ports, Boot: o.Boot})) }},
 	}
 }
