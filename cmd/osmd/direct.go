@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -59,8 +60,14 @@ func (d *daemon) followWatch(ctx context.Context) error {
 	})
 }
 
-// connection has one connection counted. It has happened: nothing waits for the answer.
+// connection has one connection counted. It has happened: nothing waits for the answer. A
+// fault of ours costs this one and no message.
 func (d *daemon) connection(r packetmon.Record) {
+	defer func() {
+		if p := recover(); p != nil {
+			d.log.Error("panic while a connection was counted", "component", "watch", "err", fmt.Sprint(p), "stack", string(debug.Stack()))
+		}
+	}()
 	s := &policy.Submission{CallerUID: -1, Direct: &r.Connection}
 	id := policy.IdentifyConnection(s.Direct, d.panel.Map())
 	dec := d.engine.Check(d.seenAt(r.At), s, id)
