@@ -350,6 +350,7 @@ func putAddr(dst []byte, a netip.Addr, family uint8) {
 type diagAnswer struct {
 	source, destination netip.AddrPort
 	uid, inode          uint32
+	cookie              uint64
 	state               uint8
 	expires             time.Duration // until the state's timer runs out
 }
@@ -369,11 +370,35 @@ func (a diagAnswer) owner() (uid, inode uint32, err error) {
 // parseDiag reads one datagram of answers to question seq; done is true when no more
 // follow. "No such connection" is an empty answer and no error.
 func parseDiag(b []byte, seq uint32) (answers []diagAnswer, done bool, err error) {
+	done, err = eachAnswer(b, seq, func(a diagAnswer) { answers = append(answers, a) })
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) {
+		err = nil // EINVAL: a kernel without that family
+	}
+	return answers, done, err
+}
+
+// TCPSocket is one TCP socket as sock_diag describes it; addresses are unmapped.
+type TCPSocket struct {
+	Local, Remote netip.AddrPort
+	UID, Inode    uint32 // both 0: nobody has it any more
+	Cookie        uint64 // no other socket has the same until the next boot
+	State         uint8  // of the kernel's enum of TCP states
+}
+
+// ParseSockets reads one datagram of sock_diag's answers to question seq; done is true when
+// no more follow. What the kernel refused is an errno.
+func ParseSockets(b []byte, seq uint32, each func(TCPSocket)) (done bool, err error) {
+	return eachAnswer(b, seq, func(a diagAnswer) {
+		each(TCPSocket{Local: a.source, Remote: a.destination, UID: a.uid, Inode: a.inode, Cookie: a.cookie, State: a.state})
+	})
+}
+
+func eachAnswer(b []byte, seq uint32, each func(diagAnswer)) (done bool, err error) {
 	ne := binary.NativeEndian
 	for len(b) >= unix.NLMSG_HDRLEN {
 		size := int(ne.Uint32(b))
 		if size < unix.NLMSG_HDRLEN || size > len(b) {
-			return answers, true, fmt.Errorf("sock_diag answer of %d bytes says %d", len(b), size)
+			return true, fmt.Errorf("sock_diag answer of %d bytes says %d", len(b), size)
 		}
 		kind, same := ne.Uint16(b[4:]), ne.Uint32(b[8:]) == seq
 		body := b[unix.NLMSG_HDRLEN:size]
@@ -383,29 +408,34 @@ func parseDiag(b []byte, seq uint32) (answers []diagAnswer, done bool, err error
 		}
 		switch kind {
 		case unix.NLMSG_DONE:
-			return answers, true, nil
+			return true, diagError(body)
 		case unix.NLMSG_ERROR:
-			return answers, true, diagError(body)
+			if len(body) < 4 {
+				return true, errors.New("sock_diag error without a number")
+			}
+			return true, diagError(body)
 		case sockDiagByFamily:
 			if a, ok := parseDiagAnswer(body); ok {
-				answers = append(answers, a)
+				each(a)
 			}
 		}
 	}
-	return answers, false, nil
+	return false, nil
 }
 
+// diagError is what an error or the end of a dump says; the end has no number on old kernels.
 func diagError(body []byte) error {
 	if len(body) < 4 {
-		return errors.New("sock_diag error without a number")
+		return nil
 	}
-	errno := unix.Errno(-int32(binary.NativeEndian.Uint32(body)))
-	if errno == 0 || errno == unix.ENOENT || errno == unix.EINVAL {
-		return nil // EINVAL: a kernel without that family
+	if n := int32(binary.NativeEndian.Uint32(body)); n < 0 {
+		return fmt.Errorf("ask sock_diag: %w", unix.Errno(-int64(n)))
 	}
-	return fmt.Errorf("ask sock_diag: %w", errno)
+	return nil
 }
 
+// parseDiagAnswer reads an inet_diag_msg: family, state, timer, retransmits, id (ports,
+// addresses, interface, cookie), expires, rqueue, wqueue, uid, inode.
 func parseDiagAnswer(b []byte) (diagAnswer, bool) {
 	if len(b) < diagAnswerLen {
 		return diagAnswer{}, false
@@ -422,7 +452,9 @@ func parseDiagAnswer(b []byte) (diagAnswer, bool) {
 		uid:         ne.Uint32(b[64:]),
 		inode:       ne.Uint32(b[68:]),
 		state:       b[1],
-		expires:     time.Duration(ne.Uint32(b[52:])) * time.Millisecond,
+		// two words, the lower one first on every machine
+		cookie:  uint64(ne.Uint32(b[48:]))<<32 | uint64(ne.Uint32(b[44:])),
+		expires: time.Duration(ne.Uint32(b[52:])) * time.Millisecond,
 	}, true
 }
 

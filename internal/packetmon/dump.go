@@ -4,12 +4,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"osm/internal/origin"
 )
 
 const (
@@ -20,7 +21,6 @@ const (
 
 	sockDiagByFamily = 20      // linux/sock_diag.h
 	diagRequestLen   = 16 + 56 // nlmsghdr + inet_diag_req_v2
-	diagAnswerLen    = 72      // inet_diag_msg
 
 	// linux/inet_diag.h: the attribute that holds a filter program, and its instructions.
 	diagBytecode                       = 1
@@ -35,13 +35,8 @@ const (
 		1<<tcpCloseWait | 1<<tcpLastAck | 1<<tcpClosing
 )
 
-// diagSocket is one TCP socket as the kernel describes it; addresses are unmapped.
-type diagSocket struct {
-	local, remote netip.AddrPort
-	uid, inode    uint32
-	cookie        uint64
-	state         uint8
-}
+// diagSocket is one TCP socket as the kernel describes it.
+type diagSocket origin.TCPSocket
 
 // dumper asks the kernel for its TCP sockets by sock_diag, which needs no privilege. It is
 // not safe for concurrent use, but for close. It sees the network namespace that it was
@@ -115,7 +110,8 @@ func (d *dumper) ask(family uint8, states uint32, code []byte, each func(diagSoc
 		if flags&unix.MSG_TRUNC != 0 {
 			return fmt.Errorf("an answer of more than %d bytes", len(d.buf))
 		}
-		if done, err := parseDump(d.buf[:n], d.seq, each); done || err != nil {
+		done, err := origin.ParseSockets(d.buf[:n], d.seq, func(s origin.TCPSocket) { each(diagSocket(s)) })
+		if done || err != nil {
 			return err
 		}
 	}
@@ -175,79 +171,4 @@ func dportBytecode(p ports) []byte {
 		b = op(b, diagJump, 4, 4+rest+4)
 	}
 	return op(b, diagJump, 4, 8)
-}
-
-// parseDump reads one datagram of answers to question seq; done is true when no more follow.
-func parseDump(b []byte, seq uint32, each func(diagSocket)) (done bool, err error) {
-	ne := binary.NativeEndian
-	for len(b) >= unix.NLMSG_HDRLEN {
-		size := int(ne.Uint32(b))
-		if size < unix.NLMSG_HDRLEN || size > len(b) {
-			return true, fmt.Errorf("an answer of %d bytes says %d", len(b), size)
-		}
-		kind, same := ne.Uint16(b[4:]), ne.Uint32(b[8:]) == seq
-		body := b[unix.NLMSG_HDRLEN:size]
-		b = b[min(len(b), (size+3)&^3):]
-		if !same {
-			continue
-		}
-		switch kind {
-		case unix.NLMSG_DONE:
-			return true, dumpError(body)
-		case unix.NLMSG_ERROR:
-			if len(body) < 4 {
-				return true, errors.New("an error without a number")
-			}
-			return true, dumpError(body)
-		case sockDiagByFamily:
-			if s, ok := parseSocket(body); ok {
-				each(s)
-			}
-		}
-	}
-	return false, nil
-}
-
-// dumpError is what an error or the end of a dump says; the end has no number on old kernels.
-func dumpError(body []byte) error {
-	if len(body) < 4 {
-		return nil
-	}
-	if n := int32(binary.NativeEndian.Uint32(body)); n < 0 {
-		return unix.Errno(-int64(n))
-	}
-	return nil
-}
-
-// parseSocket reads an inet_diag_msg: family, state, timer, retransmits, id (ports,
-// addresses, interface, cookie), expires, rqueue, wqueue, uid, inode.
-func parseSocket(b []byte) (diagSocket, bool) {
-	if len(b) < diagAnswerLen {
-		return diagSocket{}, false
-	}
-	local, ok1 := diagAddr(b[0], b[8:24])
-	remote, ok2 := diagAddr(b[0], b[24:40])
-	if !ok1 || !ok2 {
-		return diagSocket{}, false
-	}
-	ne, be := binary.NativeEndian, binary.BigEndian
-	return diagSocket{
-		local:  netip.AddrPortFrom(local, be.Uint16(b[4:])),
-		remote: netip.AddrPortFrom(remote, be.Uint16(b[6:])),
-		// two words, the lower one first on every machine
-		cookie: uint64(ne.Uint32(b[48:]))<<32 | uint64(ne.Uint32(b[44:])),
-		uid:    ne.Uint32(b[64:]),
-		inode:  ne.Uint32(b[68:]),
-		state:  b[1],
-	}, true
-}
-
-func diagAddr(family uint8, b []byte) (netip.Addr, bool) {
-	switch family {
-	case unix.AF_INET:
-		return netip.AddrFrom4([4]byte(b[:4])), true
-	case unix.AF_INET6:
-		return netip.AddrFrom16([16]byte(b[:16])).Unmap(), true
-	}
-	return netip.Addr{}, false
 }

@@ -176,7 +176,7 @@ func (p *Poll) look(seen func(*Seen)) error {
 	code := dportBytecode(set)
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		err := p.diag.dump(family, connectedStates, code, func(s diagSocket) {
-			if set.has(s.remote.Port()) && p.isNew(s) { // the kernel may not have filtered
+			if set.has(s.Remote.Port()) && p.isNew(s) { // the kernel may not have filtered
 				fresh = append(fresh, s)
 			}
 		})
@@ -202,7 +202,7 @@ func (p *Poll) look(seen func(*Seen)) error {
 
 // isNew remembers the connection. One for which there is no room is not new but lost.
 func (p *Poll) isNew(s diagSocket) bool {
-	k := polled{s.cookie, s.local.Port(), s.remote}
+	k := polled{s.Cookie, s.Local.Port(), s.Remote}
 	_, known := p.known[k]
 	if !known && len(p.known) >= maxPolled {
 		p.lost.Add(1)
@@ -222,7 +222,7 @@ func (p *Poll) outgoing(sockets []diagSocket) ([]diagSocket, error) {
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		err := p.diag.dump(family, 1<<tcpListen, nil, func(s diagSocket) {
 			if len(listening) < maxListeners {
-				listening[s.local] = true
+				listening[s.Local] = true
 			}
 		})
 		if err != nil {
@@ -230,23 +230,23 @@ func (p *Poll) outgoing(sockets []diagSocket) ([]diagSocket, error) {
 		}
 	}
 	return slices.DeleteFunc(sockets, func(s diagSocket) bool {
-		any4 := netip.AddrPortFrom(netip.IPv4Unspecified(), s.local.Port())
-		any6 := netip.AddrPortFrom(netip.IPv6Unspecified(), s.local.Port()) // takes IPv4 as well
-		return s.mayBeAccepted() && (listening[s.local] || listening[any6] || s.local.Addr().Is4() && listening[any4])
+		any4 := netip.AddrPortFrom(netip.IPv4Unspecified(), s.Local.Port())
+		any6 := netip.AddrPortFrom(netip.IPv6Unspecified(), s.Local.Port()) // takes IPv4 as well
+		return s.mayBeAccepted() && (listening[s.Local] || listening[any6] || s.Local.Addr().Is4() && listening[any4])
 	}), nil
 }
 
-func (s diagSocket) mayBeAccepted() bool { return s.state != tcpSynSent }
+func (s diagSocket) mayBeAccepted() bool { return s.State != tcpSynSent }
 
 // seen is what the socket tells. Uid 0 with inode 0 is what the kernel says of a socket that
 // no process has any more: nobody, and never root.
 func (s diagSocket) seen(at int64) *Seen {
-	c := &Seen{At: at, Local: s.local, Remote: s.remote, Socket: s.cookie, Outcome: policy.OutcomeEstablished}
-	if s.state == tcpSynSent {
+	c := &Seen{At: at, Local: s.Local, Remote: s.Remote, Socket: s.Cookie, Outcome: policy.OutcomeEstablished}
+	if s.State == tcpSynSent {
 		c.Outcome = policy.OutcomeUnknown
 	}
-	if s.uid != 0 || s.inode != 0 {
-		c.UID, c.UIDKnown, c.Inode = s.uid, true, s.inode
+	if s.UID != 0 || s.Inode != 0 {
+		c.UID, c.UIDKnown, c.Inode = s.UID, true, s.Inode
 	}
 	return c
 }

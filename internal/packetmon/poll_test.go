@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"osm/internal/origin"
 	"osm/policy"
 )
 
@@ -302,32 +303,35 @@ func TestPollRemembersNoMoreThanItMay(t *testing.T) {
 	}
 }
 
+// answerLen is the length of an inet_diag_msg.
+const answerLen = 72
+
 // oneAnswer is what the kernel sends for one socket.
 func oneAnswer(seq uint32, s diagSocket) []byte {
 	ne, be := binary.NativeEndian, binary.BigEndian
-	b := make([]byte, 16+diagAnswerLen)
+	b := make([]byte, 16+answerLen)
 	ne.PutUint32(b, uint32(len(b)))
 	ne.PutUint16(b[4:], sockDiagByFamily)
 	ne.PutUint32(b[8:], seq)
 	m := b[16:]
-	m[0], m[1] = unix.AF_INET6, s.state
-	be.PutUint16(m[4:], s.local.Port())
-	be.PutUint16(m[6:], s.remote.Port())
-	local, remote := s.local.Addr().As16(), s.remote.Addr().As16()
+	m[0], m[1] = unix.AF_INET6, s.State
+	be.PutUint16(m[4:], s.Local.Port())
+	be.PutUint16(m[6:], s.Remote.Port())
+	local, remote := s.Local.Addr().As16(), s.Remote.Addr().As16()
 	copy(m[8:], local[:])
 	copy(m[24:], remote[:])
-	ne.PutUint32(m[44:], uint32(s.cookie))
-	ne.PutUint32(m[48:], uint32(s.cookie>>32))
-	ne.PutUint32(m[64:], s.uid)
-	ne.PutUint32(m[68:], s.inode)
+	ne.PutUint32(m[44:], uint32(s.Cookie))
+	ne.PutUint32(m[48:], uint32(s.Cookie>>32))
+	ne.PutUint32(m[64:], s.UID)
+	ne.PutUint32(m[68:], s.Inode)
 	return b
 }
 
 func anyPolled() diagSocket {
 	return diagSocket{
-		local:  netip.MustParseAddrPort("198.51.100.1:40000"),
-		remote: netip.MustParseAddrPort("[2001:db8::2]:25"),
-		uid:    packetUID, inode: 77, cookie: 0x0123456789abcdef, state: tcpEstablished,
+		Local:  netip.MustParseAddrPort("198.51.100.1:40000"),
+		Remote: netip.MustParseAddrPort("[2001:db8::2]:25"),
+		UID:    packetUID, Inode: 77, Cookie: 0x0123456789abcdef, State: tcpEstablished,
 	}
 }
 
@@ -343,9 +347,9 @@ func TestPollKnowsNobodyRatherThanRoot(t *testing.T) {
 		{"nobody's any more", 0, 0, false},
 	} {
 		s := anyPolled()
-		s.uid, s.inode = tt.uid, tt.inode
+		s.UID, s.Inode = tt.uid, tt.inode
 		c := s.seen(9)
-		want := Seen{At: 9, Local: s.local, Remote: s.remote, UID: tt.uid, UIDKnown: tt.known, Inode: tt.inode, Socket: s.cookie, Outcome: policy.OutcomeEstablished}
+		want := Seen{At: 9, Local: s.Local, Remote: s.Remote, UID: tt.uid, UIDKnown: tt.known, Inode: tt.inode, Socket: s.Cookie, Outcome: policy.OutcomeEstablished}
 		if *c != want {
 			t.Errorf("%s: got %+v, want %+v", tt.name, *c, want)
 		}
@@ -373,7 +377,7 @@ func TestParseDump(t *testing.T) {
 		{"less than a header", one[:15], 0, false, ""},
 	} {
 		var got []diagSocket
-		done, err := parseDump(tt.b, 7, func(s diagSocket) { got = append(got, s) })
+		done, err := origin.ParseSockets(tt.b, 7, func(s origin.TCPSocket) { got = append(got, diagSocket(s)) })
 		if len(got) != tt.sockets || done != tt.done || (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
 			t.Errorf("%s: got %v, %v, %v", tt.name, got, done, err)
 		}
@@ -395,8 +399,9 @@ func FuzzPollAnswer(f *testing.F) {
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		n := 0
-		_, _ = parseDump(b, 7, func(s diagSocket) {
+		_, _ = origin.ParseSockets(b, 7, func(told origin.TCPSocket) {
 			n++
+			s := diagSocket(told)
 			c := s.seen(1)
 			if !c.Local.IsValid() || !c.Remote.IsValid() || c.Local.Addr().Is4In6() || c.Remote.Addr().Is4In6() {
 				t.Errorf("seen %+v", c)
@@ -404,13 +409,13 @@ func FuzzPollAnswer(f *testing.F) {
 			if c.UIDKnown && c.UID == 0 && c.Inode == 0 {
 				t.Errorf("nobody's socket is root's: %+v", c)
 			}
-			_, _ = parseDump(oneAnswer(8, s), 8, func(again diagSocket) {
-				if again != s {
+			_, _ = origin.ParseSockets(oneAnswer(8, s), 8, func(again origin.TCPSocket) {
+				if again != told {
 					t.Errorf("got %+v, want %+v", again, s)
 				}
 			})
 		})
-		if n*(16+diagAnswerLen) > len(b) {
+		if n*(16+answerLen) > len(b) {
 			t.Errorf("%d sockets from %d bytes", n, len(b))
 		}
 	})
