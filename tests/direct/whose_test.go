@@ -119,7 +119,23 @@ func TestRefusedAndBlackHoledDestinations(t *testing.T) {
 	}
 }
 
-// rates are what the issue of a short life allows, in percent of 200 connections at 100 a
+// By the packet alone it is not known whose a connection was that was refused at once; it is
+// seen, and nobody else is blamed.
+func TestARefusedConnectionIsSeenByItsPacket(t *testing.T) {
+	d := start(t, "packet", "")
+	for range 20 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		_ = machine.As(ctx, spammer, machine.HomeOf(spammer), machine.knock, "-to", "["+lab.NearIPv6+"]:465").Run() // it fails: that is the test
+		cancel()
+	}
+	for _, c := range wanted(t, d, 20) {
+		if c.Remote != "["+lab.NearIPv6+"]:465" || c.Account != spammer && c.Account != "(unknown)" {
+			t.Errorf("connection %+v, want %s's or nobody's", c, spammer)
+		}
+	}
+}
+
+// rates are what a short life allows, in percent of 200 connections at 100 a
 // second: whose it is, and where its process worked.
 var rates = []struct {
 	source, stay     string
