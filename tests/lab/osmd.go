@@ -61,13 +61,13 @@ source = %q
 min_uid = %d
 [accounts.domains]
 %s
-[store]
-path = %q
 [direct]
 %s
+[store]
+path = %q
 %s
 `, l.PolicySocket(), l.ControlSocket(), l.Run+"/inspect.sock", l.Run+"/executor.sock", l.Run+"/watch.sock", l.Run,
-		l.Spool, cmp.Or(l.Panel, "passwd"), FirstUID, l.domainLines(), l.State+"/osm.db", cmp.Or(l.Direct, `source = "off"`), rules)
+		l.Spool, cmp.Or(l.Panel, "passwd"), FirstUID, l.domainLines(), cmp.Or(l.Direct, `source = "off"`), l.State+"/osm.db", rules)
 }
 
 func (l *Lab) domainLines() string {
