@@ -14,5 +14,5 @@ step the whole product on the real Exim, and the page in a real browser
 export OSM_SHOTS=${OSM_SHOTS:-$PWD/bin/pictures} # of the page, and of what went wrong
 "$go" test -shuffle=on -timeout 20m ./tests/...
 step fuzzers
-tests/fuzz.sh "${FUZZTIME:-20s}"
+tests/fuzz.sh "${FUZZTIME:-10s}"
 step done

@@ -182,9 +182,9 @@ func TestConnectionsAreCountedAfterARestart(t *testing.T) {
 // Nobody follows while the daemon is killed and comes back: the watch keeps what it sees.
 func TestAThousandAndMoreASecond(t *testing.T) {
 	if testing.Short() {
-		t.Skip("a flood of five seconds")
+		t.Skip("a flood of some seconds")
 	}
-	seconds := 5
+	seconds := 3
 	if s, err := strconv.Atoi(os.Getenv("OSM_SECONDS")); err == nil {
 		seconds = s // 60 for the figure
 	}
