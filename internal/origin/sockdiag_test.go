@@ -181,7 +181,7 @@ func TestClientOwnerIsNeverThatOfAListenerOnThePort(t *testing.T) {
 func TestClientOwnerOfAResetConnectionIsNobodyElse(t *testing.T) {
 	first, port := listen(t, "127.0.0.1:0")
 	second, _ := listen(t, "127.0.0.2:"+strconv.Itoa(int(port)))
-	_, from := listen(t, "127.0.0.5:0") // a number that is free on 127.0.0.1 as well
+	from := freePort(t)
 	connect(t, bobUID, 4, "127.0.0.2", port, from)
 	accept(t, second)
 	attacker := connect(t, aliceUID, 4, "127.0.0.1", port, from)
@@ -222,11 +222,28 @@ func TestClientOwnerFindsARedirectedConnection(t *testing.T) {
 	}
 }
 
+// freePort is a number that nobody has on 127.0.0.1, and that nobody is given by chance: it
+// is taken on another address.
+func freePort(t *testing.T) uint16 {
+	t.Helper()
+	for range 100 {
+		_, port := listen(t, "127.0.0.5:0")
+		if l, err := net.Listen("tcp4", "127.0.0.1:"+strconv.Itoa(int(port))); err == nil {
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			return port
+		}
+	}
+	t.Fatal("no port is free on both addresses")
+	return 0
+}
+
 func TestClientOwnerOfARedirectedConnectionIsNotGuessed(t *testing.T) {
 	first, port := listen(t, "127.0.0.1:0")
 	second, _ := listen(t, "127.0.0.2:"+strconv.Itoa(int(port)))
 	third, other := listen(t, "127.0.0.1:0")
-	_, from := listen(t, "127.0.0.5:0") // a number that is free on 127.0.0.1 as well
+	from := freePort(t)
 	d := diag(t)
 	redirected := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.7"), port)
 
