@@ -49,7 +49,9 @@ func TestASetUIDProgramIsWhoseWhoRunsIt(t *testing.T) {
 		{"another account's, by its packets", "packet", "", shops, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			d := start(t, tt.source, tt.settings)
+			machine.direct = tt.settings
+			t.Cleanup(func() { machine.direct = "" })
+			d := start(t, tt.source, "")
 			as(t, spammer, home, tt.program, "-to", lab.FarIPv4+":25", "-stay", "300ms")
 			if tt.excluded {
 				sees(t, d, "excluded", 1)

@@ -17,6 +17,7 @@ var machine struct {
 	*lab.Lab
 	bin, knock string
 	far        *lab.Far
+	direct     string // more lines of [direct]
 	states     int
 	ebpf       error // why there are no tracepoints here; nil = there are
 }
@@ -114,7 +115,7 @@ func startAs(t *testing.T, setting, source, rules string) *lab.Daemon {
 	if err := os.Mkdir(machine.State, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	machine.Direct = fmt.Sprintf("source = %q\nports = [25, 465, 587, 2525]", setting)
+	machine.Direct = fmt.Sprintf("source = %q\nports = [25, 465, 587, 2525]\n%s", setting, machine.direct)
 	if err := os.Truncate(machine.Logs+"/osmd.log", 0); err != nil && !errors.Is(err, os.ErrNotExist) {
 		t.Fatal(err)
 	}
