@@ -14,7 +14,7 @@ func Applies(action string, w Watch) (why string, ok bool) {
 			return "only a login trigger watches a mailbox", false
 		}
 	case ActionRenamePath:
-		if w != WatchDirectory && w != WatchDirectDirectory {
+		if !w.PerDirectory() {
 			return "only directory and direct-directory triggers watch a directory", false
 		}
 	case ActionRenameScript:

@@ -212,9 +212,6 @@ func severity(v Verdict) int {
 // forSource turns a verdict into what can be done without losing mail: Exim's
 // acl_not_smtp can only refuse for good, so for a local submission it is freeze.
 func forSource(v Verdict, s *Submission) Verdict {
-	if s.Direct != nil {
-		return Accept
-	}
 	if s.Local() && (v == Defer || v == Deny) {
 		return Freeze
 	}

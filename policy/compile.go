@@ -89,7 +89,7 @@ func compileTrigger(t Trigger, server []*Override) trigger {
 			o.apply(&c.base)
 		}
 	}
-	c.base.seen(&c)
+	c.base.onlySeen(&c)
 	c.period = max(c.Per.Milliseconds(), 1)
 	return c
 }
@@ -136,9 +136,9 @@ func (o *Override) apply(l *limit) {
 	}
 }
 
-// seen leaves a trigger that watches connections no verdict but accept, whatever was set
+// onlySeen leaves a trigger that watches connections no verdict but accept, whatever was set
 // for all triggers: they are seen, and not asked about.
-func (l *limit) seen(t *trigger) {
+func (l *limit) onlySeen(t *trigger) {
 	if t.Watch.Direct() {
 		l.verdict = Accept
 	}
@@ -239,6 +239,6 @@ func (f *overridesOf) limit(t *trigger, now time.Time) limit {
 			}
 		}
 	}
-	l.seen(t)
+	l.onlySeen(t)
 	return l
 }

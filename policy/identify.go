@@ -18,14 +18,14 @@ const serviceLogin = "__cpanel__service__auth__"
 // NeedsClientOwner reports whether the kernel is to be asked who owns the client's end
 // of the connection: SMTP from this host without AUTH.
 func NeedsClientOwner(s *Submission) bool {
-	return !s.Local() && s.Authenticator == "" && (s.fromThisHost() || MayBeRedirected(s))
+	return !s.Local() && s.Authenticator == "" && (s.fromThisHost() || s.mayBeRedirected())
 }
 
-// MayBeRedirected reports whether the client may be a process of this host that wanted to go
+// mayBeRedirected reports whether the client may be a process of this host that wanted to go
 // elsewhere: a firewall rule for outgoing mail leads to the loopback address, and keeps the
 // client's own (the nat table's OUTPUT, as cPanel's SMTP Restrictions and csf use it).
-func MayBeRedirected(s *Submission) bool {
-	return !s.Local() && !s.fromThisHost() && plainAddr(s.LocalIP).IsLoopback()
+func (s *Submission) mayBeRedirected() bool {
+	return !s.fromThisHost() && plainAddr(s.LocalIP).IsLoopback()
 }
 
 // NeedsChain reports whether the processes that submitted s are to be looked at: for

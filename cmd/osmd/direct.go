@@ -23,9 +23,9 @@ const watchAway = 5 * time.Second
 // backDoor is what is known of the part that sees connections bypass Exim.
 type backDoor struct {
 	off bool // by the configuration
-	// spoke is the second, since boot, in which a connection that was over was logged last, and
-	// unsaid how many were not since: whoever connects in a loop must not fill the log. These
-	// three are for the one who follows the watch.
+	// What follows up to the lock is for the one goroutine that follows the watch. spoke is the
+	// second, since boot, in which a connection that was over was logged last, and unsaid how
+	// many were not since: whoever connects in a loop must not fill the log.
 	spoke  int64
 	unsaid int
 	// spent is, by account, the boot time in milliseconds at which it may have as many kept as
@@ -34,8 +34,9 @@ type backDoor struct {
 
 	mu     sync.Mutex // guards what follows
 	status packetmon.Status
-	heard  int64 // boot time of the last status, in milliseconds; 0 = none yet
-	gone   error // why the watch cannot be reached
+	counts map[string]uint64 // of status, by their names in its JSON; made anew each time
+	heard  int64             // boot time of the last status, in milliseconds; 0 = none yet
+	gone   error             // why the watch cannot be reached
 	level  packetmon.Level
 	bad    uint64 // lines that were none of the watch's
 }
@@ -163,9 +164,10 @@ func (d *daemon) logConnection(dec *policy.Decision) {
 // watchSays takes what the watch tells of itself. A change of its level is logged once.
 func (d *daemon) watchSays(s packetmon.Status) {
 	b := &d.back
+	counts := countsOf(&s)
 	b.mu.Lock()
 	changed := b.level != s.Level
-	b.status, b.level, b.heard, b.gone = s, s.Level, d.clock().Boot, nil
+	b.status, b.counts, b.level, b.heard, b.gone = s, counts, s.Level, d.clock().Boot, nil
 	b.mu.Unlock()
 	if !changed {
 		return
@@ -184,11 +186,11 @@ func (d *daemon) watchGone(err error) {
 	d.log.Warn("the watch cannot be reached", "component", "watch", "err", err)
 }
 
-// counts are the watch's counters by their names in its status.
-func (b *backDoor) counts() map[string]uint64 {
+// count is one of the watch's counters.
+func (b *backDoor) count(name string) uint64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return countsOf(&b.status)
+	return b.counts[name]
 }
 
 func countsOf(s *packetmon.Status) map[string]uint64 {
@@ -217,7 +219,7 @@ func (d *daemon) monitorPart() control.Monitor {
 		return m
 	}
 	s := &b.status
-	m := control.Monitor{Source: s.Source, Level: string(s.Level), Problems: s.Problems, Unseen: s.Unseen, SelfTest: s.SelfTest, Counts: countsOf(s)}
+	m := control.Monitor{Source: s.Source, Level: string(s.Level), Problems: s.Problems, Unseen: s.Unseen, SelfTest: s.SelfTest, Counts: b.counts}
 	for _, r := range s.Better {
 		m.Better = append(m.Better, control.RefusedSource{Name: r.Name, Error: r.Error})
 	}
@@ -240,6 +242,5 @@ func (d *daemon) lookAtWatch() {
 		text = m.Text
 	}
 	d.alarms.set("monitor", text)
-	counts := d.back.counts()
-	d.rising("monitor-lost", counts["lost"]+counts["dropped"], "connections that bypass Exim came faster than they could be read: %d were not counted so far")
+	d.rising("monitor-lost", d.back.count("lost")+d.back.count("dropped"), "connections that bypass Exim came faster than they could be read: %d were not counted so far")
 }

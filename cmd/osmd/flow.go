@@ -176,14 +176,9 @@ func (f *flow) origin(c eximacl.Conn, s *policy.Submission) *policy.Origin {
 // client asks the kernel, and only it, whose the client's end of a loopback connection is.
 func (f *flow) client(o *policy.Origin, s *policy.Submission) (inode uint32) {
 	client, server := netip.AddrPortFrom(s.ClientIP, s.ClientPort), netip.AddrPortFrom(s.LocalIP, s.LocalPort)
-	if policy.MayBeRedirected(s) {
-		out, err := f.diag.OutgoingOwner(client, server, func() bool { return true })
-		o.ClientUID, o.ClientKnown, o.Redirected, o.Wanted = out.UID, err == nil, out.Redirected, out.Wanted
-		return out.Inode
-	}
-	uid, inode, err := f.diag.ClientOwner(client, server)
-	o.ClientUID, o.ClientKnown = uid, err == nil
-	return inode
+	end, err := f.diag.Client(client, server)
+	o.ClientUID, o.ClientKnown, o.Redirected, o.Wanted = end.UID, err == nil, end.Redirected, end.Wanted
+	return end.Inode
 }
 
 // wait lets a question wait for the counters, up to a little before its deadline.

@@ -87,7 +87,7 @@ func (d *daemon) registerServerMetrics(counter func(name, help string, f func() 
 // registerMonitorMetrics adds what the watch counts of connections that bypass Exim.
 func (d *daemon) registerMonitorMetrics(counter func(name, help string, f func() float64)) {
 	told := func(name string) func() float64 {
-		return func() float64 { return float64(d.back.counts()[name]) }
+		return func() float64 { return float64(d.back.count(name)) }
 	}
 	counter("monitor_seen_total", "Connections to mail ports that the source of the back door reported.", told("seen"))
 	counter("monitor_records_total", "Connections past Exim that were handed on to be counted.", told("records"))

@@ -23,6 +23,12 @@ type Outgoing struct {
 // otherwise. [ErrNotFound] means that it is too late to ask: the kernel has forgotten the
 // owner, which is never root for that.
 func (d *Diag) OutgoingOwner(local, remote netip.AddrPort, here func() bool) (Outgoing, error) {
+	return d.owner(local, remote, here, tcpEstablished, tcpSynRecv)
+}
+
+// owner looks for the owner of local's end. One that was redirected is believed if remote's
+// end stands in one of the states.
+func (d *Diag) owner(local, remote netip.AddrPort, here func() bool, states ...uint8) (Outgoing, error) {
 	if !local.IsValid() || !remote.IsValid() {
 		return Outgoing{}, fmt.Errorf("find the owner of %v to %v: not an address", local, remote)
 	}
@@ -41,7 +47,7 @@ func (d *Diag) OutgoingOwner(local, remote netip.AddrPort, here func() bool) (Ou
 		if o.UID, o.Inode, o.Wanted, err = s.redirected(local, remote); err != nil {
 			return err
 		}
-		return s.stands(remote, local, tcpEstablished, tcpSynRecv)
+		return s.stands(remote, local, states...)
 	})
 	if err != nil {
 		return Outgoing{}, err

@@ -75,24 +75,13 @@ func (d *Diag) Close() error {
 // answer is [ErrNotFound] when the client is gone, and when the kernel says "uid 0, inode
 // 0", which means that nobody owns the connection any more and never that root does.
 func (d *Diag) ClientOwner(client, server netip.AddrPort) (uid, inode uint32, err error) {
-	if !client.IsValid() || !server.IsValid() {
-		return 0, 0, fmt.Errorf("find the owner of %v to %v: not an address", client, server)
-	}
-	client, server = unmapped(client), unmapped(server)
-	err = d.with(client, func(s *diagSocket) error {
-		var known bool
-		uid, inode, known, err = s.exact(client, server)
-		if err == nil && !known {
-			if uid, inode, _, err = s.redirected(client, server); err == nil {
-				err = s.stands(server, client, tcpEstablished)
-			}
-		}
-		return err
-	})
-	if err != nil {
-		uid, inode = 0, 0
-	}
-	return uid, inode, err
+	o, err := d.Client(client, server)
+	return o.UID, o.Inode, err
+}
+
+// Client is [Diag.ClientOwner] with where the client wanted to go.
+func (d *Diag) Client(client, server netip.AddrPort) (Outgoing, error) {
+	return d.owner(client, server, func() bool { return true }, tcpEstablished)
 }
 
 // with asks by a socket of its own, about a connection's end.

@@ -186,8 +186,8 @@ func TestPollFindsAConnectionThatLivesThreeLooks(t *testing.T) {
 			c := here.dial(net.JoinHostPort(everyWay()[len(open)%6], "25"))
 			open, want = append(open, c), append(want, connectionOf(c))
 		}
-		time.Sleep(3 * pollEvery)
 		for _, c := range open {
+			w.wait(connectionOf(c)) // it is found while it stands
 			c.Close()
 		}
 	}
