@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"osm/tests/lab"
+
 	_ "github.com/mattn/go-sqlite3" // whoever else has the database open
 )
 
@@ -172,6 +174,31 @@ func setAside(t *testing.T, damaged []byte) {
 	t.Errorf("the damaged database was not kept; beside the new one lie %q", files)
 }
 
+// stopWithNoLog stops the daemon by a signal at a moment when all that it stored is in the
+// database itself: what stands in the write-ahead log would heal a damaged file.
+func stopWithNoLog(t *testing.T, d *lab.Daemon) {
+	t.Helper()
+	db, err := sql.Open("sqlite3", "file:"+database())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	eventually(t, 20*time.Second, "the log to be moved into the database", func() error {
+		if err := d.Signal(syscall.SIGSTOP); err != nil {
+			return err
+		}
+		var busy, frames, moved int
+		err := db.QueryRow("PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &frames, &moved)
+		if err == nil && busy != 0 {
+			err = errors.New("somebody still reads or writes it")
+		}
+		if err != nil {
+			return errors.Join(err, d.Signal(syscall.SIGCONT))
+		}
+		return nil
+	})
+}
+
 func TestADatabaseThatIsDamagedWhileInUseIsSetAside(t *testing.T) {
 	d := daemon(t, limited)
 	// So many that the first of them stand in pages of their own, which nothing that comes
@@ -187,18 +214,7 @@ func TestADatabaseThatIsDamagedWhileInUseIsSetAside(t *testing.T) {
 	for _, m := range queue {
 		old = min(old, m.ID) // it begins with the time
 	}
-	// What stands in the log would heal the file: it must be in the database itself.
-	eventually(t, 20*time.Second, "the log to be moved into the database", func() error {
-		fi, err := os.Stat(database())
-		log, logErr := os.Stat(database() + "-wal")
-		if err == nil && logErr == nil && fi.ModTime().Before(log.ModTime()) {
-			err = fmt.Errorf("the database was last written at %v, the log at %v", fi.ModTime(), log.ModTime())
-		}
-		return errors.Join(err, logErr)
-	})
-	if err := d.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	stopWithNoLog(t, d)
 	bad := rubbish(t)
 	damage(t, 4096, bad)
 	cont(t, d)
