@@ -335,9 +335,7 @@ func TestWithoutTheDatabase(t *testing.T) {
 	s := newSite(t, enforcing)
 	s.fillStory()
 	v := s.operator()
-	if err := s.Store.Close(); err != nil {
-		t.Fatal(err)
-	}
+	s.LoseStore()
 	for _, page := range []string{"messages", "events", "held", "limits", "exemptions", "audit", "senders"} {
 		a := v.get(t, page)
 		a.wants(t, http.StatusServiceUnavailable, "Not available now", "Mail goes on meanwhile")

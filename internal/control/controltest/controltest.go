@@ -32,9 +32,10 @@ type Daemon struct {
 	Store   *store.Store
 	Dir     string
 
-	t       testing.TB
-	tracker *policy.Tracker
-	nextID  int64
+	t         testing.TB
+	tracker   *policy.Tracker
+	nextID    int64
+	stopStore func()
 
 	mu       sync.Mutex // guards what follows
 	now      policy.Moment
@@ -77,8 +78,12 @@ func NewWithPage(t testing.TB, text string, page func(*control.Service) http.Han
 			t.Error(err)
 		}
 	})
+	storing, stop := context.WithCancel(ctx)
+	stored := make(chan struct{})
+	d.stopStore = func() { stop(); <-stored }
 	running.Go(func() {
-		if err := d.Store.Run(ctx); err != nil {
+		defer close(stored)
+		if err := d.Store.Run(storing); err != nil {
 			t.Error(err)
 		}
 	})
@@ -110,6 +115,16 @@ func NewWithPage(t testing.TB, text string, page func(*control.Service) http.Han
 		}
 	})
 	return d
+}
+
+// LoseStore ends the daemon's database, which does not come back: nothing can be read or
+// written any more.
+func (d *Daemon) LoseStore() {
+	d.t.Helper()
+	d.stopStore()
+	if err := d.Store.Close(); err != nil {
+		d.t.Fatal(err)
+	}
 }
 
 func (d *Daemon) parse(text string) config.Config {
