@@ -36,7 +36,9 @@ const directRules = `table inet osm_direct;
 add set inet osm_direct blocked_uids { type uid; flags timeout; };
 add chain inet osm_direct output { type filter hook output priority 0; policy accept; };
 flush chain inet osm_direct output;
-add rule inet osm_direct output tcp dport { ` + directPorts + ` } meta skuid @blocked_uids oifname != "lo" fib daddr type != local reject with tcp reset;
+add rule inet osm_direct output tcp dport { ` + directPorts + ` } meta skuid @blocked_uids ` + directRefused
+
+const directRefused = `oifname != "lo" fib daddr type != local reject with tcp reset;
 `
 
 // stateUID is the key of [Record.State] under which the uid stands that was blocked.
@@ -63,7 +65,7 @@ func (b *blockDirect) check(_ context.Context, c *Change) error {
 // table is where it is done. Which firewall blocks addresses does not matter: csf has no
 // command that blocks a user, and nftables stands beside it.
 func (b *blockDirect) table() (nftTable, error) {
-	t := nftTable{name: "osm_direct", sets: []string{"blocked_uids"}, rules: directRules, cmd: command{
+	t := nftTable{name: "osm_direct", sets: []string{"blocked_uids", "blocked_subuids"}, rules: directRules, cmd: command{
 		prefix: b.x.o.CommandPrefix, limit: b.x.o.ChangeLimit, program: cmp.Or(b.x.o.Firewall.NFT, "/usr/sbin/nft"),
 	}}
 	if !fileExists(t.cmd.program) {
@@ -119,7 +121,7 @@ func (b *blockDirect) apply(ctx context.Context, r *Record) (string, error) {
 	if len(others) > 0 {
 		outcome += "; blocked with it, as they have the same uid: " + oneLine(strings.Join(others, ", "), 300)
 	}
-	return outcome, nil
+	return outcome + b.applySubUIDs(ctx, r, a), nil
 }
 
 func (b *blockDirect) undo(ctx context.Context, r *Record) (string, error) {
@@ -132,7 +134,7 @@ func (b *blockDirect) undo(ctx context.Context, r *Record) (string, error) {
 		return "", err
 	}
 	was, err := t.remove(ctx, r, uidEntry(uid))
-	switch {
+	switch err := errors.Join(err, b.undoSubUIDs(ctx, r)); {
 	case err != nil:
 		return "", err
 	case !was:
@@ -155,6 +157,9 @@ func (b *blockDirect) state(ctx context.Context, r *Record) (State, error) {
 		return s, err
 	}
 	stands, err := t.stands(ctx, r, uidEntry(uid))
+	if err == nil && !stands {
+		stands, err = b.subUIDsStand(ctx, r)
+	}
 	if err != nil {
 		return s, err
 	}

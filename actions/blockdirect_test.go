@@ -401,6 +401,72 @@ func TestWhoSharesTheUIDIsNamed(t *testing.T) {
 	}
 }
 
+// subordinate has subuid(5) say what it is given, until the test ends.
+func subordinate(t *testing.T, text string) {
+	t.Helper()
+	h := &homes{t: t}
+	if f, err := os.OpenFile("/etc/subuid", os.O_CREATE|os.O_EXCL, 0o644); err == nil { // none to put another over
+		h.must(f.Close())
+		t.Cleanup(func() { os.Remove("/etc/subuid") })
+	}
+	own := filepath.Join(t.TempDir(), "subuid")
+	h.must(os.WriteFile(own, []byte(text), 0o644))
+	h.mount(own, "/etc/subuid", "", unix.MS_BIND, "")
+}
+
+func TestSubordinateUIDsAreBlockedWithTheirAccount(t *testing.T) {
+	m := newMachine(t)
+	subordinate(t, "root:100000:65536\nspammer:165536:65536\nneighbour:231072:65536\n20001:300000:1\nspammer:300000:2\n"+
+		"spammer:20000:10\nneighbour:400000:10\nspammer:400009:5\nspammer:4294967290:100\nspammer:1:0\nspammer:rubbish:1\n")
+	x := startExecutor(t, m.options())
+	m.wants("before", 165_536, "198.51.100.1", "25", "220 outside")
+	standing := m.connect(200_000, "198.51.100.1", "25")
+	r := mustApply(t, x, directRequest("spammer", time.Hour))
+	for _, want := range []string{"; and its subordinate uids 165536-231071, 300000-300001", "; not blocked, as others may have them or they are too many: 20000-20009, 400009-400013"} {
+		if !strings.Contains(r.Outcome, want) {
+			t.Errorf("outcome %q, want %q in it", r.Outcome, want)
+		}
+	}
+	for _, uid := range []uint32{spammerUID, 165_536, 231_071, 300_000, 300_001} {
+		m.wants("blocked", uid, "2001:db8::1", "587", unreachable)
+	}
+	m.wants("to its own host's Exim", 165_536, "127.0.0.1", "25", "220 own")
+	for _, uid := range []uint32{0, 100_000, neighbourUID, 231_072, 300_002, 400_009, 20_005} {
+		m.wants("of others", uid, "198.51.100.1", "25", "220 outside")
+	}
+	if got := standing.noop(); got != "cut: Connection reset by peer" {
+		t.Errorf("an open session of a subordinate uid is answered %q", got)
+	}
+	// Half of it taken out by hand is still a block, which is there to be undone.
+	m.run("nft", "delete element inet osm_direct blocked_uids { 20001 }")
+	if s, err := x.Check(t.Context(), r.ID); err != nil || s.InForce != Yes {
+		t.Errorf("Check = %+v, %v; want it in force", s, err)
+	}
+	mustUndo(t, x, r.ID)
+	m.wants("after the undo", 165_536, "198.51.100.1", "25", "220 outside")
+	if got := m.run("nft", "list", "ruleset"); got != "" {
+		t.Errorf("left behind: %s", got)
+	}
+}
+
+// An operator's own entry in the way of the ranges does not keep the account's uid free.
+func TestSubordinateUIDsThatCannotBeBlockedAreTold(t *testing.T) {
+	m := newMachine(t)
+	subordinate(t, "spammer:165536:65536\nspammer:300000:10\n")
+	x := startExecutor(t, m.options())
+	m.run("nft", "add table inet osm_direct; add set inet osm_direct blocked_subuids { type uid; flags interval, timeout; }; add element inet osm_direct blocked_subuids { 300005 }")
+	r := mustApply(t, x, directRequest("spammer", time.Hour))
+	if !strings.Contains(r.Outcome, "; NOT blocked are its subordinate uids: nft did not block 300000-300009") {
+		t.Errorf("outcome %q", r.Outcome)
+	}
+	m.wants("blocked", spammerUID, "198.51.100.1", "25", unreachable)
+	m.wants("not blocked", 165_536, "198.51.100.1", "25", "220 outside")
+	mustUndo(t, x, r.ID)
+	if got := m.run("nft", "list", "set", "inet", "osm_direct", "blocked_subuids"); !strings.Contains(got, "300005") {
+		t.Errorf("the set is %s, want the entry by hand", got)
+	}
+}
+
 // Whoever gets the uid of an account that is gone has done nothing.
 func TestABlockOfAnAccountThatIsGoneIsLifted(t *testing.T) {
 	m := newMachine(t)

@@ -168,16 +168,30 @@ func parseSet(b []byte) ([]nftElement, error) {
 	return out, nil
 }
 
-// setValue is a text, or a number as it was written.
+// setValue is a text, a number as it was written, or a range of them as nft's own language
+// has it.
 type setValue string
 
-// UnmarshalJSON reads either.
+// UnmarshalJSON reads any of them.
 func (v *setValue) UnmarshalJSON(b []byte) error {
-	var number json.Number
-	if len(b) > 0 && b[0] != '"' {
-		err := json.Unmarshal(b, &number)
-		*v = setValue(number)
-		return err
+	switch {
+	case len(b) > 0 && b[0] == '{':
+		var interval struct {
+			Range []setValue `json:"range"`
+		}
+		if err := json.Unmarshal(b, &interval); err != nil {
+			return err
+		}
+		if len(interval.Range) != 2 {
+			return errors.New("an element that is no range")
+		}
+		*v = interval.Range[0] + "-" + interval.Range[1]
+		return nil
+	case len(b) > 0 && b[0] == '"':
+		return json.Unmarshal(b, (*string)(v))
 	}
-	return json.Unmarshal(b, (*string)(v))
+	var number json.Number
+	err := json.Unmarshal(b, &number)
+	*v = setValue(number)
+	return err
 }

@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"cmp"
+	"math"
 	"net/netip"
 	"path"
 	"slices"
@@ -22,6 +24,20 @@ type Account struct {
 	System bool
 }
 
+// SubUIDs are subordinate uids of one user, a line of subuid(5): its processes may take
+// them in user namespaces, and for everybody else they have them.
+type SubUIDs struct {
+	User         string
+	First, Count uint32
+}
+
+// subUIDs are [SubUIDs] of a hosting account.
+type subUIDs struct {
+	first, last uint32
+	reach       uint32 // the highest last of this range and all before it
+	account     *Account
+}
+
 // AccountMapInput is what the loader of a panel has read, before it is indexed.
 type AccountMapInput struct {
 	// Accounts holds every user of passwd: the panel's accounts, and all others with
@@ -31,6 +47,8 @@ type AccountMapInput struct {
 	Accounts []Account
 	// Domains gives for each domain the name of its account.
 	Domains map[string]string
+	// SubUIDs are the uids that users may use beside their own.
+	SubUIDs []SubUIDs
 	// SharedUsers are the users under which the web server runs scripts of many accounts.
 	SharedUsers []string
 	// RecentAuth gives for addresses that logged in lately the panel's entry,
@@ -51,6 +69,7 @@ type AccountMap struct {
 	accounts []Account // by name
 	names    map[string]*Account
 	uids     map[uint32]*Account
+	subUIDs  []subUIDs           // by first
 	domains  map[string]*Account // lower case; hosting accounts only
 	homes    map[string]*Account // hosting accounts only; nil = two accounts share it
 
@@ -82,6 +101,7 @@ func NewAccountMap(in AccountMapInput) *AccountMap {
 		}
 	}
 	m.indexAccounts(in.Accounts)
+	m.indexSubUIDs(in.SubUIDs)
 	m.indexDomains(in.Domains)
 	m.indexRelays(in.RecentAuth, in.AlwaysRelay)
 	return m
@@ -128,6 +148,25 @@ func (m *AccountMap) indexHome(a *Account) {
 		m.homes[home] = a
 	case old != nil && old.UID != a.UID:
 		m.homes[home] = nil
+	}
+}
+
+// indexSubUIDs leaves out the ranges of system and shared users, such as those that root
+// gives to containers: they say nothing about an account.
+func (m *AccountMap) indexSubUIDs(in []SubUIDs) {
+	for _, r := range in {
+		a := m.names[r.User]
+		if a == nil || a.System || m.sharedNames[r.User] || r.Count == 0 || r.First == 0 {
+			continue
+		}
+		last := uint32(min(uint64(r.First)+uint64(r.Count)-1, math.MaxUint32))
+		m.subUIDs = append(m.subUIDs, subUIDs{first: r.First, last: last, account: m.uids[a.UID]}) // two names of one uid are one user
+	}
+	slices.SortFunc(m.subUIDs, func(a, b subUIDs) int { return cmp.Compare(a.first, b.first) })
+	reach := uint32(0)
+	for i := range m.subUIDs {
+		reach = max(reach, m.subUIDs[i].last)
+		m.subUIDs[i].reach = reach
 	}
 }
 
@@ -191,6 +230,31 @@ func (m *AccountMap) ByName(name string) (Account, bool) { return deref(m.names[
 
 // ByUID returns the user with that uid, system users too: look at System.
 func (m *AccountMap) ByUID(uid uint32) (Account, bool) { return deref(m.uids[uid]) }
+
+// BySubUID returns the hosting account to which a uid that is no user's own is subordinate:
+// no account where two could have it.
+func (m *AccountMap) BySubUID(uid uint32) (Account, bool) {
+	if m.uids[uid] != nil {
+		return Account{}, false
+	}
+	i, _ := slices.BinarySearchFunc(m.subUIDs, uid, func(r subUIDs, uid uint32) int {
+		if r.first <= uid {
+			return -1
+		}
+		return 1
+	})
+	var a *Account
+	for i--; i >= 0 && m.subUIDs[i].reach >= uid; i-- {
+		switch r := &m.subUIDs[i]; {
+		case r.last < uid || r.account == a:
+		case a != nil:
+			return Account{}, false
+		default:
+			a = r.account
+		}
+	}
+	return deref(a)
+}
 
 // ByDomain returns the hosting account that owns exactly this domain (lower case).
 // The owner of a parent domain is not taken: subdomains have entries of their own.

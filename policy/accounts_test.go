@@ -29,6 +29,7 @@ func testMap() *AccountMap {
 			{Name: "", UID: 1009},
 			{Name: "shop", UID: 1010, Home: "/home/shop-again"},
 		},
+		SubUIDs: []SubUIDs{{"shop", 100_000, 65_536}},
 		Domains: map[string]string{
 			"shop.example": "shop", "WWW.Shop.Example.": "shop", "news.example": "news", "*": "nobody", "lost.example": "nobody",
 			"gone.example": "deleted", "db.example": "mysql", "": "shop",
@@ -145,6 +146,35 @@ func TestAccountMapRelays(t *testing.T) {
 	}
 }
 
+func TestWhoseASubordinateUIDIs(t *testing.T) {
+	m := NewAccountMap(AccountMapInput{
+		Accounts: []Account{{Name: "root", System: true}, {Name: "web", UID: 33}, {Name: "shop", UID: 1001}, {Name: "news", UID: 1002},
+			{Name: "late", UID: 100_005}, {Name: "wide", UID: 1003}},
+		SharedUsers: []string{"web"},
+		SubUIDs: []SubUIDs{
+			{"news", 300_000, 10}, {"shop", 100_000, 65_536}, {"shop", 100_100, 5}, {"nobody-here", 400_000, 10}, {"root", 500_000, 10},
+			{"web", 600_000, 10}, {"news", 700_000, 0}, {"news", 300_008, 10}, {"shop", 300_015, 10}, {"wide", 4_294_967_290, 100}, {"wide", 0, 50},
+		},
+	})
+	for _, tt := range []struct {
+		name string
+		uid  uint32
+		want string
+	}{
+		{"the first", 100_000, "shop"}, {"the last", 165_535, "shop"}, {"behind the last", 165_536, ""}, {"before the first", 99_999, ""},
+		{"of a range within another of the same user", 100_103, "shop"}, {"behind the inner range", 100_200, "shop"},
+		{"a user's own in somebody's range", 100_005, ""},
+		{"of an overlap of the same user", 300_009, "news"}, {"of an overlap of two", 300_016, ""}, {"behind the overlap", 300_020, "shop"},
+		{"of a user that is not there", 400_001, ""}, {"of root's containers", 500_001, ""}, {"of the web server", 600_001, ""},
+		{"of an empty range", 700_000, ""}, {"of a range beyond the last uid", 4_294_967_295, "wide"}, {"of a range that holds root", 40, ""},
+	} {
+		a, found := m.BySubUID(tt.uid)
+		if a.Name != tt.want || found != (tt.want != "") {
+			t.Errorf("%s: BySubUID(%d) = %q, %v; want %q", tt.name, tt.uid, a.Name, found, tt.want)
+		}
+	}
+}
+
 func TestAnEmptyAccountMapKnowsNobody(t *testing.T) {
 	m := NewAccountMap(AccountMapInput{})
 	if _, ok := m.ByUID(0); ok || m.Domains() != 0 || len(m.Accounts()) != 0 {
@@ -161,6 +191,7 @@ func TestAccountMapLookupsDoNotAllocate(t *testing.T) {
 	n := testing.AllocsPerRun(100, func() {
 		m.ByName("shop")
 		m.ByUID(1001)
+		m.BySubUID(100_001)
 		m.ByDomain("shop.example")
 		m.ByPath("/home/shop/public_html/wp-content/uploads")
 		m.SharedUID(33)

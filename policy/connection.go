@@ -73,6 +73,9 @@ func IdentifyConnection(c *Connection, m *AccountMap) Identity {
 		return id
 	}
 	s := &Submission{CallerUID: int64(c.UID), Direct: c}
+	if _, subordinate := m.BySubUID(c.UID); subordinate {
+		id.Basis = joinBasis(id.Basis, uidBasis(m, c.UID))
+	}
 	if shared := id.chargeUID(m, c.UID); shared != "" {
 		id.Basis = joinBasis(id.Basis, "shared web user "+shared)
 		id.claims(s, o, m)

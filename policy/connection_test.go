@@ -30,6 +30,7 @@ func ofShop(s *Submission) Identity {
 func TestWhoseAConnectionIs(t *testing.T) {
 	m := NewAccountMap(AccountMapInput{
 		Accounts:    []Account{{Name: "shop", UID: 1001, Home: "/home/shop"}, {Name: "nobody", UID: 99, System: true}, {Name: "list", UID: 38, System: true}},
+		SubUIDs:     []SubUIDs{{"shop", 100_000, 65_536}},
 		SharedUsers: []string{"nobody"},
 	})
 	in := func(uid uint32, known bool, dir string) *Connection {
@@ -53,6 +54,7 @@ func TestWhoseAConnectionIs(t *testing.T) {
 		{"root's", in(0, true, "/root"), AccountSystem, "user root", "/root", AccountSystem, "seen", false},
 		{"a system user's", in(38, true, ""), AccountSystem, "user list", "", "", "seen", false},
 		{"of a uid without a name", in(4711, true, ""), AccountUnknown, "uid 4711", "", "", "seen", false},
+		{"of a uid subordinate to an account", in(100_033, true, "/home/shop/www"), "shop", "", "/home/shop/www", "shop", "seen; uid 100033 (subordinate to shop)", false},
 		{"a shared web user's is claimed by its folder", in(99, true, "/home/shop/www"), SharedAccount("nobody"), "", "/home/shop/www", "shop", "claims account shop", true},
 	}
 	for _, tt := range tests {

@@ -102,6 +102,9 @@ func (id *Identity) chargeUID(m *AccountMap, uid uint32) (shared string) {
 		return ""
 	}
 	a, known := m.ByUID(uid)
+	if !known {
+		a, known = m.BySubUID(uid)
+	}
 	if exim, ok := m.EximUID(); ok && uid == exim {
 		if !known {
 			a.Name = "exim"
@@ -122,6 +125,15 @@ func (id *Identity) chargeUID(m *AccountMap, uid uint32) (shared string) {
 		id.charge(a)
 	}
 	return ""
+}
+
+// uidBasis names a uid in a basis.
+func uidBasis(m *AccountMap, uid uint32) string {
+	text := "uid " + strconv.FormatUint(uint64(uid), 10)
+	if a, subordinate := m.BySubUID(uid); subordinate {
+		text += " (subordinate to " + a.Name + ")"
+	}
+	return text
 }
 
 // chargeUser charges the user of that name. It returns the name of a shared web user.
@@ -220,7 +232,7 @@ func identifyLoopback(s *Submission, o *Origin, m *AccountMap) Identity {
 	switch {
 	case o.ClientKnown && (s.fromThisHost() || o.Redirected):
 		shared := id.chargeUID(m, o.ClientUID)
-		id.Basis = client + " belongs to uid " + strconv.FormatUint(uint64(o.ClientUID), 10)
+		id.Basis = client + " belongs to " + uidBasis(m, o.ClientUID)
 		if o.Redirected {
 			id.Basis += "; a firewall rule brought it here"
 			if o.Wanted.IsValid() {
@@ -359,7 +371,7 @@ func (id *Identity) chargeCaller(s *Submission, m *AccountMap) (shared string) {
 	switch {
 	case s.CallerUID >= 0 && s.CallerUID <= 1<<32-1:
 		shared = id.chargeUID(m, uint32(s.CallerUID))
-		id.Basis = "uid " + strconv.FormatInt(s.CallerUID, 10) + " called sendmail"
+		id.Basis = uidBasis(m, uint32(s.CallerUID)) + " called sendmail"
 	case s.Ident != "":
 		shared = id.chargeUser(m, s.Ident)
 		id.Basis = "Exim named the caller " + quoted(s.Ident) + " (its uid was not told)"

@@ -257,6 +257,7 @@ func TestIdentifyScripts(t *testing.T) {
 		{name: "no uid, but the login name", s: scriptMail(ident("news")), want: in(Identity{Account: "news"}, www), basis: "Exim named the caller news (its uid was not told)"},
 		{name: "no uid, and an unknown login name", s: scriptMail(ident("who's\x00")), want: in(Identity{Account: AccountUnknown, SubKey: `who's\x00`}, www), basis: `Exim named the caller "who's\x00" (its uid was not told)`},
 		{name: "neither uid nor login name", s: scriptMail(ident("")), want: in(Identity{Account: AccountUnknown, SubKey: "no uid"}, www), basis: "sendmail's caller was not told"},
+		{name: "a uid subordinate to an account", s: scriptMail(uid(100_033)), want: shop, basis: "uid 100033 (subordinate to shop) called sendmail"},
 		{name: "an unknown uid", s: scriptMail(uid(4711)), want: in(Identity{Account: AccountUnknown, SubKey: "uid 4711"}, www), basis: "uid 4711 called sendmail"},
 		{name: "the uid of a deleted second account", s: scriptMail(uid(1010)), want: in(Identity{Account: AccountUnknown, SubKey: "uid 1010"}, www), basis: "uid 1010 called sendmail"},
 		{name: "the greatest uid", s: scriptMail(uid(4294967295)), want: in(Identity{Account: AccountUnknown, SubKey: "uid 4294967295"}, www), basis: "uid 4294967295 called sendmail"},

@@ -323,7 +323,10 @@ func (e *env) exemptAdd(c *cli.Context) error {
 	}
 	return e.print(c, added, func() {
 		e.line("exemption %d: %s; it acts now, remove it with: osmctl exempt remove %d", added.ID, exemptText(&added), added.ID)
-		if added.Until.IsZero() && added.Ceiling == 0 {
+		switch {
+		case added.Scope == "destination" && added.Until.IsZero():
+			e.line("connections there fill no limit, for ever; --until gives it an end")
+		case added.Scope != "destination" && added.Until.IsZero() && added.Ceiling == 0:
 			e.line("it lifts the limit altogether and for ever; --ceiling and --until keep it narrow")
 		}
 	})

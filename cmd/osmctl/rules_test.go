@@ -28,6 +28,21 @@ func TestALimitKeepsItsEndUntilItIsMovedOrTakenAway(t *testing.T) {
 	}
 }
 
+func TestAnExemptionWithoutAnEndIsToldOf(t *testing.T) {
+	s := newShell(t)
+	for _, c := range []struct{ args, hint string }{
+		{"--account shop", "it lifts the limit altogether and for ever; --ceiling and --until keep it narrow\n"},
+		{"--account shop --ceiling 5", ""},
+		{"--destination 192.0.2.0/24", "connections there fill no limit, for ever; --until gives it an end\n"},
+		{"--destination 192.0.2.0/24 --until 3d", ""},
+	} {
+		got := s.run(append([]string{"exempt", "add"}, strings.Fields(c.args)...)...)
+		if _, hint, _ := strings.Cut(got, "\n"); hint != c.hint+"--- status 0\n" {
+			t.Errorf("exempt add %s:\n%swant the hint %q", c.args, got, c.hint)
+		}
+	}
+}
+
 func TestWhatWasDoneBeforeAnErrorIsTold(t *testing.T) {
 	s := newShell(t)
 	for _, c := range []struct{ put, end, did string }{

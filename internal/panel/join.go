@@ -3,6 +3,8 @@ package panel
 import (
 	"cmp"
 	"maps"
+	"slices"
+	"strconv"
 
 	"osm/policy"
 )
@@ -36,6 +38,26 @@ func (t *tables) accounts(o *Options) []policy.Account {
 		})
 	}
 	return accounts
+}
+
+// namedSubUIDs returns the subordinate uids under the names of their users, where subuid has
+// a uid in place of one.
+func (t *tables) namedSubUIDs() []policy.SubUIDs {
+	if len(t.subUIDs) == 0 {
+		return nil
+	}
+	names := make(map[string]string, 2*len(t.users)) // no name hides a uid: the name comes later
+	for _, u := range slices.Backward(t.users) {
+		names[strconv.FormatUint(uint64(u.uid), 10)] = u.name
+	}
+	for _, u := range t.users {
+		names[u.name] = u.name
+	}
+	named := slices.Clone(t.subUIDs)
+	for i := range named {
+		named[i].User = cmp.Or(names[named[i].User], named[i].User)
+	}
+	return named
 }
 
 // hosting reports whether a user of passwd is a hosting account: one that the panel

@@ -184,7 +184,7 @@ func (w *Watcher) rebuild(now time.Time) {
 	t := &w.tables
 	accounts := t.accounts(&w.opt)
 	m := policy.NewAccountMap(policy.AccountMapInput{
-		Accounts: accounts, Domains: t.allDomains(w.opt.Domains), SharedUsers: w.opt.SharedUsers,
+		Accounts: accounts, SubUIDs: t.namedSubUIDs(), Domains: t.allDomains(w.opt.Domains), SharedUsers: w.opt.SharedUsers,
 		RecentAuth: t.recent, AlwaysRelay: t.relay,
 		EximUID: t.eximUID(w.opt.EximUser, w.panel), LoadedAt: now, Panel: w.panel,
 	})

@@ -135,9 +135,37 @@ func TestCPanelsFilesMakeTheMap(t *testing.T) {
 		}
 	}
 	s := w.Status()
-	if s.Panel != CPanel || s.Accounts != 3 || s.Domains != 4 || !s.LoadedAt.Equal(h.now) || !s.CheckedAt.Equal(h.now) || len(s.Files) != 7 {
+	if s.Panel != CPanel || s.Accounts != 3 || s.Domains != 4 || !s.LoadedAt.Equal(h.now) || !s.CheckedAt.Equal(h.now) || len(s.Files) != 8 {
 		t.Errorf("status: got %+v", s)
 	}
+}
+
+func TestSubordinateUIDsAreTheirUsers(t *testing.T) {
+	h := cPanelHost(t)
+	w := h.watch(Options{})
+	want := func(uid uint32, name string) {
+		t.Helper()
+		if a, _ := w.Map().BySubUID(uid); a.Name != name {
+			t.Errorf("account of uid %d: got %q, want %q", uid, a.Name, name)
+		}
+	}
+	if s := w.Status(); s.Files[7].Err != "" {
+		t.Errorf("no list of them is a fault: %+v", s.Files[7])
+	}
+	h.write("/etc/subuid", "shop:100000:65536\n1002:165536:65536\n")
+	h.look()
+	want(100_000, "shop")
+	want(165_536, "news") // by its uid
+	want(231_072, "")
+	h.write("/etc/subuid", "shop:100000:65536\nnews:165536\n") // half of a line
+	h.look()
+	want(165_536, "news")
+	if s := w.Status(); !strings.Contains(s.Files[7].Err, "line 2") {
+		t.Errorf("the bad line is not told: %+v", s.Files[7])
+	}
+	h.remove("/etc/subuid")
+	h.look()
+	want(100_000, "")
 }
 
 func TestPanelIsDetectedByItsFiles(t *testing.T) {

@@ -125,6 +125,32 @@ func parsePasswd(b []byte) ([]user, error) {
 	return users, err
 }
 
+// parseSubUIDs reads lines "user:first uid:how many", as subuid(5) has them. In place of a
+// name there may be a uid.
+func parseSubUIDs(b []byte) ([]policy.SubUIDs, error) {
+	var ranges []policy.SubUIDs
+	err := scan(b, func(line string) error {
+		fields := strings.Split(line, ":")
+		if len(fields) != 3 {
+			return fmt.Errorf("%d fields, want 3", len(fields))
+		}
+		if !validName(fields[0]) {
+			return fmt.Errorf("%.80q is no user name", fields[0])
+		}
+		var n [2]uint32
+		for i, f := range fields[1:] {
+			v, err := strconv.ParseUint(f, 10, 32)
+			if err != nil {
+				return fmt.Errorf("%.40q is no uid or number of uids", f)
+			}
+			n[i] = uint32(v)
+		}
+		ranges = append(ranges, policy.SubUIDs{User: fields[0], First: n[0], Count: n[1]})
+		return nil
+	})
+	return ranges, err
+}
+
 // parseRecent reads the addresses that logged in lately: an address a line, behind
 // which the panel may have written "sender|domain".
 func parseRecent(b []byte) (map[netip.Addr]string, error) {

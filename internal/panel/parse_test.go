@@ -92,6 +92,19 @@ func TestScanStopsAtTheLineLimit(t *testing.T) {
 	}
 }
 
+func TestParseSubUIDs(t *testing.T) {
+	got, err := parseSubUIDs([]byte("# made by useradd\nshop:100000:65536\n1002:165536:65536\nshop:300000:1\n"))
+	want := []policy.SubUIDs{{User: "shop", First: 100000, Count: 65536}, {User: "1002", First: 165536, Count: 65536}, {User: "shop", First: 300000, Count: 1}}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %v, %v; want %v", got, err, want)
+	}
+	for _, bad := range []string{"shop:100000", "shop:-1:5", "shop:1:4294967296", ":1:2", "shop:1:2:3", "shop:0x10:2"} {
+		if got, err := parseSubUIDs([]byte(bad + "\nnews:5:6\n")); err == nil || len(got) != 1 {
+			t.Errorf("parseSubUIDs(%q) = %v, %v; want the other line, and an error", bad, got, err)
+		}
+	}
+}
+
 func FuzzParseDomains(f *testing.F) {
 	f.Add([]byte("a.example: a\n*: nobody\n"))
 	f.Add([]byte("A.: b"))
@@ -140,6 +153,7 @@ func FuzzParseUsers(f *testing.F) {
 func FuzzParsePasswd(f *testing.F) {
 	f.Add([]byte(passwdText))
 	f.Add([]byte("+::::::\n-a\n"))
+	f.Add([]byte("shop:100000:65536\n1002:1:4294967295\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		users, _ := parsePasswd(b)
 		if len(users) > strings.Count(string(b), "\n")+1 {
@@ -148,6 +162,12 @@ func FuzzParsePasswd(f *testing.F) {
 		for _, u := range users {
 			if !validName(u.name) || u.home != "" && u.home[0] != '/' {
 				t.Errorf("got %+v", u)
+			}
+		}
+		ranges, _ := parseSubUIDs(b)
+		for _, r := range ranges {
+			if !validName(r.User) {
+				t.Errorf("got %+v", r)
 			}
 		}
 	})

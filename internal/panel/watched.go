@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"osm/policy"
 )
 
 // copyLag is how far an exported copy may be behind its file before that is reported.
@@ -19,6 +21,7 @@ const shrinkWait = time.Minute
 // tables is what the files said when they were last whole.
 type tables struct {
 	users       []user
+	subUIDs     []policy.SubUIDs
 	domains     map[string]string // domain → user
 	mainDomains map[string]string // main domain → user
 	owners      map[string]string // user → reseller
@@ -77,7 +80,7 @@ func filesOf(panel, root, copies string) []*file {
 	case DirectAdmin:
 		files = append(files, watch("/etc/virtual/domainowners", file{required: true, read: readDomains}))
 	}
-	return files
+	return append(files, watch("/etc/subuid", file{mayEmpty: true, read: readSubUIDs}))
 }
 
 // contactsOf is the inspector's list of cPanel's contact addresses, which is made of the
@@ -182,6 +185,11 @@ func (f *file) behind(now time.Time) string {
 func readUsers(b []byte) (int, func(*tables), error) {
 	users, err := parsePasswd(b)
 	return len(users), func(t *tables) { t.users = users }, err
+}
+
+func readSubUIDs(b []byte) (int, func(*tables), error) {
+	ranges, err := parseSubUIDs(b)
+	return len(ranges), func(t *tables) { t.subUIDs = ranges }, err
 }
 
 func readDomains(b []byte) (int, func(*tables), error) {

@@ -3,10 +3,14 @@ package direct
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -117,27 +121,103 @@ func TestABlockedAccountConnectsNoMoreAndNobodyElseIsBlocked(t *testing.T) {
 			if err := machine.LoopbackSMTP(t.Context(), spammer, lab.Mail{From: "a@spam.example", To: []string{"b@far.example"}, Subject: "by Exim"}); err != nil {
 				t.Errorf("mail by this host's own Exim: %v, want it to go on", err)
 			}
-			var l struct {
-				Items []struct {
-					ID           int64
-					Name, Target string
-					State        string
-				} `json:"items"`
+			unblock(t, d)
+			as(t, spammer, home, machine.knock, "-to", lab.FarIPv4+":587")
+		})
+	}
+}
+
+// unblock undoes the block of direct mail.
+func unblock(t *testing.T, d *lab.Daemon) {
+	t.Helper()
+	var l struct {
+		Items []struct {
+			ID           int64
+			Name, Target string
+			State        string
+		} `json:"items"`
+	}
+	if err := d.JSON(&l, "actions"); err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range l.Items {
+		if a.Name == "block-direct" {
+			if out, err := d.Osmctl("undo", strconv.FormatInt(a.ID, 10)); err != nil {
+				t.Fatalf("undo: %v: %s", err, out)
 			}
-			if err := d.JSON(&l, "actions"); err != nil {
-				t.Fatal(err)
+			return
+		}
+	}
+	t.Fatalf("actions %+v, want block-direct among them", l.Items)
+}
+
+// contained is a command in a user namespace of the account's own, as a container without
+// root is, on this host's network: its uid 33 is the 34th subordinate uid.
+func contained(ctx context.Context, dir string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, machine.knock, args...)
+	cmd.Dir = dir
+	own := machine.UID(spammer)
+	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: own, Size: 1}, {ContainerID: 1, HostID: firstSubUID, Size: subUIDs - 1}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: ids, GidMappings: ids, Credential: &syscall.Credential{Uid: 33, Gid: 33}}
+	return cmd
+}
+
+const (
+	firstSubUID, subUIDs = 2_400_000_000, 65536
+	containedUID         = firstSubUID + 32
+)
+
+func TestSubordinateUIDsAreCountedAndBlockedWithTheirAccount(t *testing.T) {
+	list := filepath.Join(t.TempDir(), "subuid")
+	if err := os.WriteFile(list, fmt.Appendf(nil, "%s:%d:%d\n", spammer, firstSubUID, subUIDs), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if f, err := os.OpenFile("/etc/subuid", os.O_CREATE|os.O_EXCL, 0o644); err == nil { // none to put another over
+		f.Close()
+		t.Cleanup(func() { os.Remove("/etc/subuid") })
+	}
+	if err := syscall.Mount(list, "/etc/subuid", "", syscall.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount("/etc/subuid", syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, source := range []string{"ebpf", "packet", "poll"} {
+		t.Run(source, func(t *testing.T) {
+			machine.Executor = "actions = [\"block-direct\"]\nmin_uid = 20000\n"
+			t.Cleanup(func() { machine.Executor = "" })
+			d := start(t, source, strings.Replace(limited, `"report"`, `"report", { block-direct = "1h" }`, 1))
+			dir := script(t, spammer, "public_html/box", "x", "")
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			if out, err := contained(ctx, dir, "-to", lab.FarIPv4+":25", "-n", "6", "-stay", "300ms").CombinedOutput(); err != nil {
+				t.Fatalf("knock: %v: %s", err, out)
 			}
-			for _, a := range l.Items {
-				if a.Name != "block-direct" {
-					continue
+			for _, c := range wanted(t, d, 6, "--account", spammer)[:6] {
+				if c.UID == nil || *c.UID != containedUID || c.Directory != dir || !strings.Contains(c.Basis, "(subordinate to "+spammer+")") {
+					t.Errorf("connection %+v (uid %v), want one of the 34th subordinate uid of %s, in %s", c, c.UID, spammer, dir)
 				}
-				if out, err := d.Osmctl("undo", strconv.FormatInt(a.ID, 10)); err != nil {
-					t.Fatalf("undo: %v: %s", err, out)
-				}
-				as(t, spammer, home, machine.knock, "-to", lab.FarIPv4+":587")
-				return
 			}
-			t.Errorf("actions %+v, want block-direct among them", l.Items)
+			if e := raised(t, d); e.Key != spammer {
+				t.Errorf("event %+v, want one of %s", e, spammer)
+			}
+			err := lab.WaitFor(10*time.Second, "the block", func() error {
+				if contained(ctx, dir, "-to", lab.FarIPv4+":587").Run() == nil {
+					return errors.New("it still connects")
+				}
+				return nil
+			})
+			if err != nil {
+				out, _ := d.Osmctl("actions")
+				t.Fatalf("%v\n%s", err, out)
+			}
+			as(t, neighbour, machine.HomeOf(neighbour), machine.knock, "-to", lab.FarIPv4+":25")
+			unblock(t, d)
+			if out, err := contained(ctx, dir, "-to", lab.FarIPv4+":587").CombinedOutput(); err != nil {
+				t.Errorf("after the undo: %v: %s", err, out)
+			}
 		})
 	}
 }

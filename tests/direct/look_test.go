@@ -102,7 +102,7 @@ func ours(c connection) bool {
 	if c.UID == nil {
 		return !strings.Contains(c.Basis, "another network namespace")
 	}
-	return slices.Contains([]int{machine.UID(spammer), machine.UID(neighbour), machine.EximUID, 0}, *c.UID)
+	return slices.Contains([]int{machine.UID(spammer), machine.UID(neighbour), machine.EximUID, containedUID, 0}, *c.UID)
 }
 
 // wanted waits until there are n connections with those arguments.
