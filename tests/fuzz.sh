@@ -3,23 +3,28 @@
 # with status 1 if one of them found something.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export GO=${GO:-go} FUZZTIME=${1:-20s}
+go=${GO:-go}
+bin=$(mktemp -d)
+trap 'rm -rf "$bin"' EXIT
+export FUZZTIME=${1:-20s} ROOT=$PWD BIN=$bin CORPUS=$("$go" env GOCACHE)/fuzz/osm
 one() { # one FOLDER FUZZER
-  local log
-  log=$(mktemp)
-  if "$GO" test "$1" -run '^$' -fuzz "^$2\$" -fuzztime "$FUZZTIME" -fuzzminimizetime 10x -parallel 1 >"$log" 2>&1; then
+  local log=$BIN/$2.$RANDOM.log
+  cd "$ROOT/$1"
+  if "$BIN/${1//\//_}.test" -test.run '^$' -test.fuzz "^$2\$" -test.fuzztime "$FUZZTIME" -test.fuzzminimizetime 10x -test.parallel 1 \
+    -test.fuzzcachedir "$CORPUS/$1" >"$log" 2>&1; then
     echo "fuzz: $1 $2 $FUZZTIME: $(grep -o 'execs: [0-9]*' "$log" | tail -1), nothing found"
   elif grep -q 'context deadline exceeded' "$log" && ! grep -q 'Failing input' "$log"; then
     echo "fuzz: $1 $2 $FUZZTIME: stopped in the middle of an input, nothing found"
   else
     echo "fuzz: $1 $2: FAILED"
     tail -30 "$log"
-    rm -f "$log"
     return 1
   fi
-  rm -f "$log"
 }
 export -f one
-git ls-files -z '*_test.go' | xargs -0 grep -oE '^func Fuzz[A-Za-z0-9_]*' |
-  sed -E 's|^(.*)/[^/]*:func (Fuzz.*)$|./\1 \2|' | sort |
-  xargs -P 8 -L 1 bash -c 'one "$0" "$1"'
+fuzzers=$(git ls-files -z '*_test.go' | xargs -0 grep -oE '^func Fuzz[A-Za-z0-9_]*' |
+  sed -E 's|^(.*)/[^/]*:func (Fuzz.*)$|\1 \2|' | sort)
+cut -d' ' -f1 <<<"$fuzzers" | uniq | while read -r folder; do
+  "$go" test -c -fuzz=. -o "$bin/${folder//\//_}.test" "./$folder"
+done
+xargs -P 8 -L 1 bash -c 'one "$0" "$1"' <<<"$fuzzers"
