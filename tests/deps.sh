@@ -6,7 +6,7 @@ set -euo pipefail
 packages=(exim4-daemon-heavy exim4-config php-cli php-cgi iproute2 perl-base util-linux systemd
   libcap2-bin logrotate diffutils mandoc)
 if [ "${1:-}" != demo ]; then
-  packages+=(chromium fonts-inter fonts-dejavu-core swaks perl nftables python3 python3-yaml libxml2-utils
+  packages+=(chromium fonts-inter fonts-dejavu-core swaks openssl perl nftables python3 python3-yaml libxml2-utils
     apache2 apache2-suexec-pristine libapache2-mod-php php-fpm)
   # npm brings axe-core to the tests of the page; it comes with Node where that is no package
   # of Debian's.

@@ -174,7 +174,7 @@ func (b *Box) List(folders ...string) string {
 	return b.Run(append([]string{"sh", "-c", `cd / && set -- "$@" -path var/lib/apt -prune -o -path var/lib/dpkg -prune -o \
 		! -path 'etc/passwd*' ! -path 'etc/group*' ! -path 'etc/*shadow*' ! -path 'etc/.pwd.lock' ! -path 'etc/subuid*' ! -path 'etc/subgid*'
 		find "$@" -printf '%p %y %m %U:%G %l\n' | sort
-		find "$@" -type f -print0 | xargs -0 sha256sum | awk '{ print $2, $1 }' | sort`, "list"}, folders...)...)
+		find "$@" -type f -print0 | xargs -0 cksum | awk '{ print $3, $1 }' | sort`, "list"}, folders...)...)
 }
 
 // NotTheMachine ends the test unless what is written to in the folders are copies.

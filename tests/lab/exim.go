@@ -2,6 +2,8 @@ package lab
 
 import (
 	"bufio"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -46,6 +48,7 @@ smtp_load_reserve = 1000
 queue_only_load = 1000
 message_size_limit = 50M
 rfc1413_query_timeout = 0s
+tls_certificate = {{.Dir}}/etc/tls.pem
 split_spool_directory = true
 keep_environment =
 never_users = root
@@ -143,6 +146,9 @@ func (l *Lab) writeExim() error {
 	if err := os.WriteFile(l.Dir+"/etc/domains", []byte(domains.String()), 0o644); err != nil {
 		return err
 	}
+	if err := l.writeCertificate(l.Dir + "/etc/tls.pem"); err != nil {
+		return err
+	}
 	dir := l.Dir + "/etc/exim4"
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -155,6 +161,25 @@ func (l *Lab) writeExim() error {
 		return fmt.Errorf("bind %q over /etc/exim4: %w", dir, err)
 	}
 	return run("/usr/sbin/exim4", "-bV")
+}
+
+// writeCertificate writes a certificate and its key: without one Exim makes an RSA key at each
+// start, which takes a second of the processor now and then.
+func (l *Lab) writeCertificate(path string) error {
+	c, err := selfSigned()
+	if err != nil {
+		return err
+	}
+	key, err := x509.MarshalPKCS8PrivateKey(c.Certificates[0].PrivateKey)
+	if err != nil {
+		return err
+	}
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificates[0].Certificate[0]})
+	text = append(text, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})...)
+	if err := os.WriteFile(path, text, 0o640); err != nil {
+		return err
+	}
+	return os.Chown(path, 0, l.EximGID)
 }
 
 // SetACL replaces the ACL text and reloads the running daemon, if any.
