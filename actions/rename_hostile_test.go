@@ -219,9 +219,9 @@ func swaps(t *testing.T, pairs [][2]string, work func()) (times int) {
 
 func rounds() int {
 	if testing.Short() {
-		return 150
+		return 100
 	}
-	return 600
+	return 300
 }
 
 // TestRenameTouchesNothingOutsideWhileTheOwnerSwaps: everything outside belongs to the

@@ -78,7 +78,7 @@ func checkFormats(t *testing.T, r *Report) {
 func TestHostileTextsSurviveEachFormat(t *testing.T) {
 	for name, s := range hostileTexts() {
 		t.Run(name, func(t *testing.T) {
-			f := hostileFacts(s, 100)
+			f := hostileFacts(s, 20)
 			checkFormats(t, New(f))
 			f.Event.Messages = nil
 			checkFormats(t, New(f))
