@@ -31,11 +31,11 @@ type SubUIDs struct {
 	First, Count uint32
 }
 
-// subUIDs are [SubUIDs] of a hosting account.
+// subUIDs are [SubUIDs] of a user that is there.
 type subUIDs struct {
 	first, last uint32
-	reach       uint32 // the highest last of this range and all before it
-	account     *Account
+	reach       uint32   // the highest last of this range and all before it
+	account     *Account // nil = a system or shared user's, such as what root gives to containers
 }
 
 // AccountMapInput is what the loader of a panel has read, before it is indexed.
@@ -151,16 +151,17 @@ func (m *AccountMap) indexHome(a *Account) {
 	}
 }
 
-// indexSubUIDs leaves out the ranges of system and shared users, such as those that root
-// gives to containers: they say nothing about an account.
 func (m *AccountMap) indexSubUIDs(in []SubUIDs) {
 	for _, r := range in {
 		a := m.names[r.User]
-		if a == nil || a.System || m.sharedNames[r.User] || r.Count == 0 || r.First == 0 {
+		if a == nil || r.Count == 0 || r.First == 0 {
 			continue
 		}
+		if a = m.uids[a.UID]; a.System || m.sharedNames[a.Name] { // two names of one uid are one user
+			a = nil
+		}
 		last := uint32(min(uint64(r.First)+uint64(r.Count)-1, math.MaxUint32))
-		m.subUIDs = append(m.subUIDs, subUIDs{first: r.First, last: last, account: m.uids[a.UID]}) // two names of one uid are one user
+		m.subUIDs = append(m.subUIDs, subUIDs{first: r.First, last: last, account: a})
 	}
 	slices.SortFunc(m.subUIDs, func(a, b subUIDs) int { return cmp.Compare(a.first, b.first) })
 	reach := uint32(0)
@@ -232,7 +233,7 @@ func (m *AccountMap) ByName(name string) (Account, bool) { return deref(m.names[
 func (m *AccountMap) ByUID(uid uint32) (Account, bool) { return deref(m.uids[uid]) }
 
 // BySubUID returns the hosting account to which a uid that is no user's own is subordinate:
-// no account where two could have it.
+// none where two users could have it.
 func (m *AccountMap) BySubUID(uid uint32) (Account, bool) {
 	if m.uids[uid] != nil {
 		return Account{}, false
@@ -246,8 +247,8 @@ func (m *AccountMap) BySubUID(uid uint32) (Account, bool) {
 	var a *Account
 	for i--; i >= 0 && m.subUIDs[i].reach >= uid; i-- {
 		switch r := &m.subUIDs[i]; {
-		case r.last < uid || r.account == a:
-		case a != nil:
+		case r.last < uid:
+		case r.account == nil, a != nil && a != r.account:
 			return Account{}, false
 		default:
 			a = r.account

@@ -152,7 +152,7 @@ func TestWhoseASubordinateUIDIs(t *testing.T) {
 			{Name: "late", UID: 100_005}, {Name: "wide", UID: 1003}},
 		SharedUsers: []string{"web"},
 		SubUIDs: []SubUIDs{
-			{"news", 300_000, 10}, {"shop", 100_000, 65_536}, {"shop", 100_100, 5}, {"nobody-here", 400_000, 10}, {"root", 500_000, 10},
+			{"news", 300_000, 10}, {"shop", 100_000, 65_536}, {"shop", 100_100, 5}, {"nobody-here", 400_000, 10}, {"root", 500_000, 10}, {"news", 500_008, 4},
 			{"web", 600_000, 10}, {"news", 700_000, 0}, {"news", 300_008, 10}, {"shop", 300_015, 10}, {"wide", 4_294_967_290, 100}, {"wide", 0, 50},
 		},
 	})
@@ -165,7 +165,7 @@ func TestWhoseASubordinateUIDIs(t *testing.T) {
 		{"of a range within another of the same user", 100_103, "shop"}, {"behind the inner range", 100_200, "shop"},
 		{"a user's own in somebody's range", 100_005, ""},
 		{"of an overlap of the same user", 300_009, "news"}, {"of an overlap of two", 300_016, ""}, {"behind the overlap", 300_020, "shop"},
-		{"of a user that is not there", 400_001, ""}, {"of root's containers", 500_001, ""}, {"of the web server", 600_001, ""},
+		{"of a user that is not there", 400_001, ""}, {"of root's containers", 500_001, ""}, {"of root's and a user's", 500_009, ""}, {"behind root's", 500_010, "news"}, {"of the web server", 600_001, ""},
 		{"of an empty range", 700_000, ""}, {"of a range beyond the last uid", 4_294_967_295, "wide"}, {"of a range that holds root", 40, ""},
 	} {
 		a, found := m.BySubUID(tt.uid)
