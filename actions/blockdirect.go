@@ -121,7 +121,7 @@ func (b *blockDirect) apply(ctx context.Context, r *Record) (string, error) {
 	if len(others) > 0 {
 		outcome += "; blocked with it, as they have the same uid: " + oneLine(strings.Join(others, ", "), 300)
 	}
-	return outcome + b.applySubUIDs(ctx, r, a), nil
+	return outcome + b.applySubUIDs(ctx, t.ofSubUIDs(), r, a), nil
 }
 
 func (b *blockDirect) undo(ctx context.Context, r *Record) (string, error) {
@@ -134,7 +134,7 @@ func (b *blockDirect) undo(ctx context.Context, r *Record) (string, error) {
 		return "", err
 	}
 	was, err := t.remove(ctx, r, uidEntry(uid))
-	switch err := errors.Join(err, b.undoSubUIDs(ctx, r)); {
+	switch err := errors.Join(err, undoSubUIDs(ctx, t.ofSubUIDs(), r)); {
 	case err != nil:
 		return "", err
 	case !was:
@@ -158,7 +158,7 @@ func (b *blockDirect) state(ctx context.Context, r *Record) (State, error) {
 	}
 	stands, err := t.stands(ctx, r, uidEntry(uid))
 	if err == nil && !stands {
-		stands, err = b.subUIDsStand(ctx, r)
+		stands, err = subUIDsStand(ctx, t.ofSubUIDs(), r)
 	}
 	if err != nil {
 		return s, err

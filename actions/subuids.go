@@ -39,11 +39,10 @@ func (r uidRange) String() string {
 
 func (r uidRange) meets(o uidRange) bool { return r.first <= o.last && o.first <= r.last }
 
-// subTable is the set that [nftTable] keeps of ranges.
-func (b *blockDirect) subTable() (nftTable, error) {
-	t, err := b.table()
+// ofSubUIDs is the same table with the rules of its set of ranges.
+func (t nftTable) ofSubUIDs() nftTable {
 	t.rules = subUIDRules
-	return t, err
+	return t
 }
 
 func subUIDEntry(text string) nftEntry {
@@ -52,7 +51,7 @@ func subUIDEntry(text string) nftEntry {
 
 // applySubUIDs blocks what is subordinate to the account, and returns what there is to add to
 // the outcome. What it cannot do leaves the block of the account's own uid as it is.
-func (b *blockDirect) applySubUIDs(ctx context.Context, r *Record, a account) string {
+func (b *blockDirect) applySubUIDs(ctx context.Context, t nftTable, r *Record, a account) string {
 	ranges := strings.Fields(r.State[stateSubUIDs])
 	var (
 		left []string
@@ -64,14 +63,14 @@ func (b *blockDirect) applySubUIDs(ctx context.Context, r *Record, a account) st
 			err = b.x.records.put(r) // the undo goes by it
 		}
 	}
-	if err == nil {
-		err = b.addSubUIDs(ctx, r, ranges)
+	for i := 0; err == nil && i < len(ranges); i++ {
+		err = t.add(ctx, r, subUIDEntry(ranges[i]))
 	}
 	var text string
 	switch {
 	case err != nil:
 		text = "; NOT blocked are its subordinate uids: " + oneLine(err.Error(), 300)
-		if undoErr := b.undoSubUIDs(ctx, r); undoErr == nil {
+		if undoErr := undoSubUIDs(ctx, t, r); undoErr == nil {
 			delete(r.State, stateSubUIDs)
 		}
 	case len(ranges) > 0:
@@ -83,40 +82,23 @@ func (b *blockDirect) applySubUIDs(ctx context.Context, r *Record, a account) st
 	return text
 }
 
-func (b *blockDirect) addSubUIDs(ctx context.Context, r *Record, ranges []string) error {
-	if len(ranges) == 0 {
-		return nil
-	}
-	t, err := b.subTable()
-	for i := 0; err == nil && i < len(ranges); i++ {
-		err = t.add(ctx, r, subUIDEntry(ranges[i]))
-	}
-	return err
-}
-
-func (b *blockDirect) undoSubUIDs(ctx context.Context, r *Record) error {
-	t, err := b.subTable()
+func undoSubUIDs(ctx context.Context, t nftTable, r *Record) error {
 	for _, text := range strings.Fields(r.State[stateSubUIDs]) {
-		if err == nil {
-			_, err = t.remove(ctx, r, subUIDEntry(text))
+		if _, err := t.remove(ctx, r, subUIDEntry(text)); err != nil {
+			return err
 		}
 	}
-	return err
+	return nil
 }
 
 // subUIDsStand reports whether one of the record's ranges is blocked.
-func (b *blockDirect) subUIDsStand(ctx context.Context, r *Record) (bool, error) {
-	t, err := b.subTable()
+func subUIDsStand(ctx context.Context, t nftTable, r *Record) (bool, error) {
 	for _, text := range strings.Fields(r.State[stateSubUIDs]) {
-		if err != nil {
-			return false, err
-		}
-		stands, standsErr := t.stands(ctx, r, subUIDEntry(text))
-		if err = standsErr; stands {
-			return true, nil
+		if stands, err := t.stands(ctx, r, subUIDEntry(text)); stands || err != nil {
+			return stands, err
 		}
 	}
-	return false, err
+	return false, nil
 }
 
 // subUIDsOf returns the ranges of /etc/subuid that belong to a uid and to nobody else, in

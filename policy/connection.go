@@ -1,6 +1,9 @@
 package policy
 
-import "net/netip"
+import (
+	"net/netip"
+	"strconv"
+)
 
 // Connection is an outgoing TCP connection to a mail port that did not go to this host's
 // own Exim, as far as the packet monitor saw it. It is what a [Submission] of
@@ -73,8 +76,8 @@ func IdentifyConnection(c *Connection, m *AccountMap) Identity {
 		return id
 	}
 	s := &Submission{CallerUID: int64(c.UID), Direct: c}
-	if _, subordinate := m.BySubUID(c.UID); subordinate {
-		id.Basis = joinBasis(id.Basis, uidBasis(m, c.UID))
+	if whose := subordinate(m, c.UID); whose != "" {
+		id.Basis = joinBasis(id.Basis, "uid "+strconv.FormatUint(uint64(c.UID), 10)+whose)
 	}
 	if shared := id.chargeUID(m, c.UID); shared != "" {
 		id.Basis = joinBasis(id.Basis, "shared web user "+shared)

@@ -127,13 +127,12 @@ func (id *Identity) chargeUID(m *AccountMap, uid uint32) (shared string) {
 	return ""
 }
 
-// uidBasis names a uid in a basis.
-func uidBasis(m *AccountMap, uid uint32) string {
-	text := "uid " + strconv.FormatUint(uint64(uid), 10)
-	if a, subordinate := m.BySubUID(uid); subordinate {
-		text += " (subordinate to " + a.Name + ")"
+// subordinate is what a basis adds behind a uid that is not its account's own.
+func subordinate(m *AccountMap, uid uint32) string {
+	if a, found := m.BySubUID(uid); found {
+		return " (subordinate to " + a.Name + ")"
 	}
-	return text
+	return ""
 }
 
 // chargeUser charges the user of that name. It returns the name of a shared web user.
@@ -232,7 +231,7 @@ func identifyLoopback(s *Submission, o *Origin, m *AccountMap) Identity {
 	switch {
 	case o.ClientKnown && (s.fromThisHost() || o.Redirected):
 		shared := id.chargeUID(m, o.ClientUID)
-		id.Basis = client + " belongs to " + uidBasis(m, o.ClientUID)
+		id.Basis = client + " belongs to uid " + strconv.FormatUint(uint64(o.ClientUID), 10) + subordinate(m, o.ClientUID)
 		if o.Redirected {
 			id.Basis += "; a firewall rule brought it here"
 			if o.Wanted.IsValid() {
@@ -371,7 +370,7 @@ func (id *Identity) chargeCaller(s *Submission, m *AccountMap) (shared string) {
 	switch {
 	case s.CallerUID >= 0 && s.CallerUID <= 1<<32-1:
 		shared = id.chargeUID(m, uint32(s.CallerUID))
-		id.Basis = uidBasis(m, uint32(s.CallerUID)) + " called sendmail"
+		id.Basis = "uid " + strconv.FormatInt(s.CallerUID, 10) + subordinate(m, uint32(s.CallerUID)) + " called sendmail"
 	case s.Ident != "":
 		shared = id.chargeUser(m, s.Ident)
 		id.Basis = "Exim named the caller " + quoted(s.Ident) + " (its uid was not told)"
