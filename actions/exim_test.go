@@ -23,6 +23,9 @@ import (
 // insideEnv marks the test binary that runs in its own mount namespace.
 const insideEnv = "OSM_ACTIONS_TEST_NAMESPACE"
 
+// testGroups are what root has, and what nobody has whom it becomes.
+var testGroups = []uint32{0, 4, 27}
+
 // TestMain runs all tests of this package in a private mount namespace, so that they can
 // put their own configuration in the place of Exim's without anybody outside seeing it.
 func TestMain(m *testing.M) {
@@ -38,6 +41,9 @@ func TestMain(m *testing.M) {
 	cmd.Args[5] = self
 	cmd.Env = append(os.Environ(), insideEnv+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	// From the start: setgroups by the test itself would end the process if one of its threads,
+	// which asUser takes root's rights from, were still there.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Groups: testGroups}}
 	if err := cmd.Run(); err != nil {
 		if cmd.ProcessState != nil && cmd.ProcessState.ExitCode() > 0 {
 			os.Exit(cmd.ProcessState.ExitCode())

@@ -38,12 +38,11 @@ func (a *PoolAsker) Ask(ctx context.Context, meant func(Pool) bool) ([]byte, err
 		return nil, fmt.Errorf("ask a pool of php-fpm: %d pools in its files are meant, not one", len(found))
 	}
 	p := found[0]
-	c, err := dialRoots(ctx, p.Address)
+	page, err := askUntilFree(ctx, p, func() (net.Conn, error) { return dialRoots(ctx, p.Address) })
 	if err != nil {
 		return nil, fmt.Errorf("ask php-fpm's pool %.40q at %.120q: %w", p.Name, p.Address, err)
 	}
-	defer func() { _ = c.Close() }() // the answer was read by then
-	return askOver(ctx, c, p)
+	return page, nil
 }
 
 // dialRoots connects to a socket that root listens on, as php-fpm's master does for all of

@@ -95,7 +95,16 @@ func cgiBody(answer []byte) ([]byte, error) {
 		return nil, fmt.Errorf("read a CGI answer: %w", eofIsUnexpected(err))
 	}
 	if status := head.Get("Status"); status != "" && !strings.HasPrefix(status, "200") {
-		return nil, fmt.Errorf("status %.40q", status)
+		return nil, badStatus(status)
 	}
 	return io.ReadAll(in)
+}
+
+// badStatus is the status of a CGI answer that is not the page.
+type badStatus string
+
+func (s badStatus) Error() string { return fmt.Sprintf("status %.40q", string(s)) }
+
+func (s badStatus) busy() bool {
+	return strings.HasPrefix(string(s), "500") || strings.HasPrefix(string(s), "503")
 }

@@ -155,7 +155,34 @@ func AskPool(ctx context.Context, p Pool) ([]byte, error) {
 		return nil, errors.New("no pm.status_path")
 	}
 	var d net.Dialer
-	c, err := d.DialContext(ctx, network, p.Address)
+	return askUntilFree(ctx, p, func() (net.Conn, error) { return d.DialContext(ctx, network, p.Address) })
+}
+
+const (
+	askTries = 5
+	askPause = time.Millisecond // before the second try, doubled for each after it
+)
+
+// askUntilFree asks again a pool whose scoreboard was locked when it was asked: php-fpm does
+// not wait for a worker that holds it, though none does for more than some microseconds, and
+// answers 500, before PHP 8 503.
+func askUntilFree(ctx context.Context, p Pool, dial func() (net.Conn, error)) ([]byte, error) {
+	for try := 1; ; try++ {
+		body, err := askOnce(ctx, p, dial)
+		var status badStatus
+		if !errors.As(err, &status) || !status.busy() || try == askTries {
+			return body, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(askPause << (try - 1)):
+		}
+	}
+}
+
+func askOnce(ctx context.Context, p Pool, dial func() (net.Conn, error)) ([]byte, error) {
+	c, err := dial()
 	if err != nil {
 		return nil, err
 	}

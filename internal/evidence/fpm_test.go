@@ -49,8 +49,9 @@ func TestAStatusOfPHPFPMThatDoesNotAgreeInItself(t *testing.T) {
 	}
 }
 
-// answerFPM is a FastCGI server for one question, which it answers with raw bytes.
-func answerFPM(t *testing.T, raw []byte) Pool {
+// answerFPM is a FastCGI server that answers one question after the other with raw bytes,
+// then none.
+func answerFPM(t *testing.T, answers ...[]byte) Pool {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", path)
@@ -61,19 +62,26 @@ func answerFPM(t *testing.T, raw []byte) Pool {
 	t.Cleanup(func() { l.Close(); <-done })
 	go func() {
 		defer close(done)
-		c, err := l.Accept()
-		if err != nil {
-			return
+		for _, raw := range answers {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			answerOne(c, raw)
 		}
-		defer c.Close()
-		if raw == nil { // an answer that never comes
-			_, _ = io.Copy(io.Discard, c)
-			return
-		}
-		_, _ = c.Read(make([]byte, 4096)) // the question is one write
-		_, _ = c.Write(raw)
+		_ = l.Close()
 	}()
 	return Pool{Name: "shop", Address: path, StatusPath: "/fpm-status"}
+}
+
+func answerOne(c net.Conn, raw []byte) {
+	defer c.Close()
+	if raw == nil { // an answer that never comes
+		_, _ = io.Copy(io.Discard, c)
+		return
+	}
+	_, _ = c.Read(make([]byte, 4096)) // the question is one write
+	_, _ = c.Write(raw)
 }
 
 func stdout(text string) []byte {
@@ -114,6 +122,31 @@ func TestAskingAPool(t *testing.T) {
 	}
 	if _, err := New(Options{Pools: []Pool{outside}, Now: o.Now}); err == nil {
 		t.Error("a pool on another host is taken")
+	}
+}
+
+// php-fpm answers so while a worker holds its scoreboard.
+func TestAPoolThatIsBusyForAMomentIsAskedAgain(t *testing.T) {
+	o := &Options{Now: origin.Clock()}
+	busy, old := stdout("Status: 500 Internal Server Error\r\n\r\nServer busy."), stdout("Status: 503 Service Unavailable\r\n\r\n")
+	good := stdout(cgiHead + page(t, "fpm.json"))
+	s, err := askFPM(context.Background(), answerFPM(t, busy, old, good), o)
+	if err != nil || len(s.Processes) != 6 {
+		t.Errorf("%+v, %v", s, err)
+	}
+	p := answerFPM(t, busy, old, good)
+	if got, err := askNamed(t, poolsFile(t, 0o644, p.Address), "pool0"); err != nil || !strings.Contains(got, `"pool":"shop"`) {
+		t.Errorf("the asker got %q, %v", got, err)
+	}
+	missing := stdout("Status: 404 Not Found\r\n\r\n")
+	for name, answers := range map[string][][]byte{
+		"for good":                {busy, busy, busy, busy, busy, good},
+		"another status is final": {missing, good},
+	} {
+		var status badStatus
+		if s, err := askFPM(context.Background(), answerFPM(t, answers...), o); !errors.As(err, &status) {
+			t.Errorf("%s: %+v, %v", name, s, err)
+		}
 	}
 }
 

@@ -107,7 +107,7 @@ func TestRefusedAndBlackHoledDestinations(t *testing.T) {
 		{lab.BlackHole + ":25", "unanswered"},
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		_ = machine.As(ctx, spammer, home, machine.knock, "-to", tt.to).Run() // it fails: that is the test
+		_ = machine.As(ctx, spammer, home, machine.knock, "-to", tt.to, "-stay", "500ms").Run() // it fails: that is the test
 		cancel()
 		if tt.outcome == "" {
 			continue

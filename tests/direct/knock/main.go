@@ -15,7 +15,7 @@ func main() {
 	to := flag.String("to", "", "connect to `ADDRESS`")
 	n := flag.Int("n", 1, "this many times")
 	rate := flag.Int("rate", 0, "so many a second; 0: as fast as it goes")
-	stay := flag.Duration("stay", 0, "stay connected, and alive, for so long each time")
+	stay := flag.Duration("stay", 0, "stay connected, or refused, and alive for so long each time")
 	fork := flag.Bool("each", false, "each time as a process of its own")
 	flag.Parse()
 	failed := 0
@@ -63,9 +63,10 @@ func knock(to string, stay time.Duration) int {
 		return 1
 	}
 	defer syscall.Close(fd)
-	if err := syscall.Connect(fd, sa); err != nil {
+	err = syscall.Connect(fd, sa)
+	time.Sleep(stay)
+	if err != nil {
 		return 1
 	}
-	time.Sleep(stay)
 	return 0
 }
