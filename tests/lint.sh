@@ -10,7 +10,7 @@ if [ -n "$unformatted" ]; then
 fi
 "$go" vet ./...
 "$go" tool staticcheck ./...
-if timeout 10 "$go" tool govulncheck -version >/dev/null 2>&1; then
+if getent hosts vuln.go.dev >/dev/null; then
   out=$(timeout 120 "$go" tool govulncheck ./... 2>&1) && echo "$out" | tail -1 || {
     if grep -qE 'fetching vulnerabilities|dial tcp|no such host|Forbidden|refused' <<<"$out"; then
       echo "lint: govulncheck left out: its database cannot be reached"
@@ -19,4 +19,6 @@ if timeout 10 "$go" tool govulncheck -version >/dev/null 2>&1; then
       exit 1
     fi
   }
+else
+  echo "lint: govulncheck left out: its database cannot be reached"
 fi

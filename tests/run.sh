@@ -4,22 +4,42 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 go=${GO:-go}
-export CGO_ENABLED=1
-step() { printf '\n== %s (%s)\n' "$*" "$(date -u +%T)"; }
-step lint
-tests/lint.sh
+work=$(mktemp -d)
+beside=
+trap '[ -z "$beside" ] || kill -- "-$beside" 2>/dev/null || true; rm -rf "$work"' EXIT
+chmod 0755 "$work"
 # SQLite is half of what there is to compile, and is compiled anew for each kind of build: here
-# with less effort. What lint has vetted is not vetted again.
-step packages, with the race detector
-CGO_CFLAGS=-O1 "$go" test -race -vet=off -ldflags=-w -shuffle=on -timeout 20m $("$go" list ./... | grep -v '^osm/tests')
-step the whole product on the real Exim, and the page in a real browser
+# with less effort.
+export CGO_ENABLED=1 CGO_CFLAGS=-O1
 export OSM_SHOTS=${OSM_SHOTS:-$PWD/bin/pictures} # of the page, and of what went wrong
-OSM_BUILT=$(mktemp -d)
-trap 'rm -rf "$OSM_BUILT"' EXIT
-chmod 0755 "$OSM_BUILT"
-export OSM_BUILT
-"$go" build -o "$OSM_BUILT/" ./cmd/osmd ./cmd/osmctl
+export OSM_BUILT=$work/bin                       # the product, for the tests that run it
+export OSM_FUZZERS=$work/fuzzers
+step() { printf '\n== %s (%s)\n' "$*" "$(date -u +%T)"; }
+
+# With idle priority: the tests wait for much, and what waits for a processor alone takes
+# nothing from them.
+idle="chrt --idle 0"
+$idle true 2>/dev/null || idle="nice -n 19"
+prepare() {
+  tests/lint.sh && "$go" build -o "$OSM_BUILT/" ./cmd/osmd ./cmd/osmctl && tests/fuzz.sh --build "$OSM_FUZZERS"
+}
+export -f prepare
+export go
+step packages, with the race detector, and beside them lint
+set -m # a process group of its own, which is ended with us
+$idle bash -euo pipefail -c prepare >"$work/prepare" 2>&1 &
+beside=$!
+set +m
+# Lint has its own look by vet.
+"$go" test -race -vet=off -ldflags=-w -shuffle=on -timeout 20m $("$go" list ./... | grep -v '^osm/tests')
+step lint
+status=0
+wait "$beside" || status=$?
+beside=
+cat "$work/prepare"
+[ "$status" = 0 ] || exit "$status"
+step the whole product on the real Exim, and the page in a real browser
 "$go" test -vet=off -shuffle=on -timeout 20m ./tests/...
 step fuzzers
-CGO_CFLAGS=-O1 tests/fuzz.sh "${FUZZTIME:-8s}"
+tests/fuzz.sh "${FUZZTIME:-8s}"
 step done

@@ -145,6 +145,10 @@ var rates = []struct {
 	{"packet", "1ms", 95, 0}, {"packet", "10ms", 95, 0}, {"packet", "100ms", 95, 0},
 }
 
+// atOnceTries is how often a rate may be missed: it is that of a machine with time for it. What
+// is wrong is wrong each time.
+const atOnceTries = 4
+
 func TestScriptsThatEndAtOnce(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes 2 seconds for each of 7 rows")
@@ -154,35 +158,47 @@ func TestScriptsThatEndAtOnce(t *testing.T) {
 		t.Run(r.source+" "+r.stay, func(t *testing.T) {
 			d := start(t, r.source, "")
 			const n = 200
-			as(t, spammer, dir, machine.knock, "-to", lab.FarIPv4+":25", "-n", strconv.Itoa(n), "-rate", "100", "-each", "-stay", r.stay)
-			all := wanted(t, d, n)
-			whose, directory := 0, 0
-			for _, c := range all {
-				switch c.Account {
-				case spammer:
-					whose++
-				case "(unknown)":
-				default:
-					t.Errorf("blamed %s: %+v", c.Account, c)
+			for try := 1; ; try++ {
+				as(t, spammer, dir, machine.knock, "-to", lab.FarIPv4+":25", "-n", strconv.Itoa(n), "-rate", "100", "-each", "-stay", r.stay)
+				all := wanted(t, d, try*n)
+				if len(all) != try*n {
+					t.Errorf("%d connections, want %d, each once", len(all), try*n)
 				}
-				switch c.Directory {
-				case dir:
-					directory++
-				case "":
-				default:
-					t.Errorf("a wrong directory: %+v", c)
+				whose, directory := known(t, all[:n], dir) // the newest come first
+				load, _ := os.ReadFile("/proc/loadavg")
+				t.Logf("%s, alive for %s: whose is known of %d, the directory of %d of %d; load %s", r.source, r.stay, whose, directory, n, strings.Fields(string(load))[0])
+				if whose*100 >= r.whose*n && directory*100 >= r.directory*n {
+					break
 				}
-			}
-			load, _ := os.ReadFile("/proc/loadavg")
-			t.Logf("%s, alive for %s: whose is known of %d, the directory of %d of %d; load %s", r.source, r.stay, whose, directory, len(all), strings.Fields(string(load))[0])
-			if len(all) != n {
-				t.Errorf("%d connections, want %d, each once", len(all), n)
-			}
-			if whose*100 < r.whose*n || directory*100 < r.directory*n {
-				t.Errorf("known: whose %d, directory %d of %d, want %d %% and %d %%", whose, directory, n, r.whose, r.directory)
+				if r.whose == 100 && whose < n || try == atOnceTries {
+					t.Fatalf("known: whose %d, directory %d of %d, want %d %% and %d %%", whose, directory, n, r.whose, r.directory)
+				}
 			}
 		})
 	}
+}
+
+// known counts the connections that are told to be the spammer's, and to come from dir. Nobody
+// else may be blamed, and no other directory.
+func known(t *testing.T, all []connection, dir string) (whose, directory int) {
+	t.Helper()
+	for _, c := range all {
+		switch c.Account {
+		case spammer:
+			whose++
+		case "(unknown)":
+		default:
+			t.Errorf("blamed %s: %+v", c.Account, c)
+		}
+		switch c.Directory {
+		case dir:
+			directory++
+		case "":
+		default:
+			t.Errorf("a wrong directory: %+v", c)
+		}
+	}
+	return whose, directory
 }
 
 func TestTwoAccountsAreToldApart(t *testing.T) {

@@ -170,15 +170,21 @@ func namesRequests(t *testing.T, after int) {
 				o.Pools, o.StillOpen = s.pools, stillOpen(t)
 				w := watch(t, source, gatherer(t, o))
 				stays := s.page(t, "a b/knock.php", s.shebang(fmt.Sprintf(connectPage, w.truths, after, 300, lab.FarIPv4, lab.NearIPv4)))
-				visits(t, visitors, each, way.uri)
 				script := ""
 				if way.script {
 					script = stays
 				}
-				got := judge(t, w.found(visitors*each), script)
-				t.Logf("%s, %s, %d and 300 ms: %+v", way.name, source, after, got)
-				if got.asked != visitors*each || got.whole*100 < got.asked*80 {
-					t.Errorf("all is known of %d connections of %d, want 80 %% of %d", got.whole, got.asked, visitors*each)
+				// A machine with no time to spare may miss some: what is named wrongly is wrong each time.
+				for try := 1; ; try++ {
+					visits(t, visitors, each, way.uri)
+					got := judge(t, w.found(try * visitors * each)[(try-1)*visitors*each:], script)
+					t.Logf("%s, %s, %d and 300 ms: %+v", way.name, source, after, got)
+					if got.asked == visitors*each && got.whole*100 >= got.asked*80 {
+						break
+					}
+					if got.asked != visitors*each || try == 3 {
+						t.Fatalf("all is known of %d connections of %d, want 80 %% of %d", got.whole, got.asked, visitors*each)
+					}
 				}
 			})
 		}
