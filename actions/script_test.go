@@ -221,9 +221,9 @@ func waitForPids(t *testing.T, file string, n int) {
 func TestScriptThatHangsIsKilledWithAllThatItStarted(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "pids")
 	x := scriptsOf(t, "trap '' TERM INT HUP\necho so far\n(trap '' TERM; sleep 1000) & a=$!\nsleep 1000 & echo $$ $a $! >"+file+"\nwait\nsleep 1000\n",
-		ScriptOptions{User: "root", TimeLimit: 500 * time.Millisecond})
+		ScriptOptions{User: "root", TimeLimit: 2 * time.Second})
 	res, err := x.RunScript(t.Context(), Script{Name: "script"})
-	if err == nil || !strings.Contains(err.Error(), "killed after 500ms") || res.Output != "so far\n" || res.Exit != 128+9 {
+	if err == nil || !strings.Contains(err.Error(), "killed after 2s") || res.Output != "so far\n" || res.Exit != 128+9 {
 		t.Errorf("RunScript = %+v, %v", res, err)
 	}
 	waitForPids(t, file, 3)

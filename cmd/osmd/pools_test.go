@@ -112,9 +112,13 @@ func TestWhoAsksAPool(t *testing.T) {
 
 func TestAProcessThatOnlyTheInspectorSees(t *testing.T) {
 	q := poolQuestions{inspector: serveInspect(t, "")}
-	chain, _, err := q.inspector.Chain(t.Context(), int32(os.Getpid()))
-	if err != nil {
-		t.Fatal(err)
+	// A question has 50 ms, which a busy machine may need for itself.
+	var chain []policy.Process
+	var err error
+	for began := time.Now(); len(chain) == 0; {
+		if chain, _, err = q.inspector.Chain(t.Context(), int32(os.Getpid())); err != nil && time.Since(began) > 30*time.Second {
+			t.Fatal(err)
+		}
 	}
 	self := chain[0]
 	other := self
@@ -125,7 +129,11 @@ func TestAProcessThatOnlyTheInspectorSees(t *testing.T) {
 	}{
 		"itself": {self, true}, "started at another time": {other, false}, "none": {policy.Process{PID: 1 << 22}, false},
 	} {
-		if got := q.stillRuns(t.Context(), &tt.p); got != tt.want {
+		got := q.stillRuns(t.Context(), &tt.p)
+		for began := time.Now(); tt.want && !got && time.Since(began) < 30*time.Second; {
+			got = q.stillRuns(t.Context(), &tt.p)
+		}
+		if got != tt.want {
 			t.Errorf("%s: runs %v, want %v", name, got, tt.want)
 		}
 	}

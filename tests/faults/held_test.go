@@ -318,7 +318,7 @@ mode = "enforce"
 	slices.SortFunc(at, time.Time.Compare)
 	// A message is written down as released some time after it was counted: that much
 	// nearer to the next the two may stand.
-	const written = per / 4
+	const written = per / 2
 	for i := most; i < len(at); i++ {
 		if d := at[i].Sub(at[i-most]); d < per-written {
 			t.Errorf("messages %d and %d left within %v, want at most %d in %v", i-most, i, d, most, per)

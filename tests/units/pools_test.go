@@ -88,7 +88,8 @@ func TestTheInspectorMayAskThePoolsOfPHPFPM(t *testing.T) {
 	socket := startFPM(t)
 	p := startAll(t)
 	i := origin.NewInspector(machine.Run + "/inspect.sock")
-	page, err := i.Pool(t.Context(), "units", socket)
+	var page []byte
+	err := lab.WaitFor(20*time.Second, "the pool's page", func() (err error) { page, err = i.Pool(t.Context(), "units", socket); return err })
 	if err != nil || !strings.HasPrefix(string(page), `{"pool":"units"`) {
 		t.Errorf("the pool's page is %q, %v", page, err)
 	}
@@ -106,7 +107,7 @@ func TestTheInspectorMayAskThePoolsOfPHPFPM(t *testing.T) {
 const overPage = `<?php
 usleep(200000);
 for ($i = 0; $i < 4; $i++) mail("to@sink.example", "over", "Hello.\n");
-usleep(1000000);
+usleep(4000000);
 `
 
 // The daemon itself sees neither the pool's socket nor, as its unit has it, the worker. What
@@ -165,7 +166,7 @@ func TestTheScriptOfAPoolIsKnownAsInstalled(t *testing.T) {
 // account may, and has the connections for a while.
 const knockPage = `<?php
 for ($i = 0; $i < 3; $i++) fgets($mail[] = fsockopen("%s", 25));
-usleep(500000);
+usleep(3000000);
 `
 
 // A page that speaks SMTP itself is known by the event of the connection that was too many,

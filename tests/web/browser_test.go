@@ -25,7 +25,7 @@ import (
 )
 
 // patience is how long anything on a page may take on a machine that is busy.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // tab is one person's window. What no page may ever do is noted and fails the test: run a
 // stranger's script, open a dialog, break its own security policy, throw.
