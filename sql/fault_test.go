@@ -285,6 +285,15 @@ func TestTheQueueKeepsRoomForWhatWasStopped(t *testing.T) {
 		t.Fatal(err)
 	}
 	taken := 0
+	connection := directDecision(200_000, "shop")
+	connection.Submission.Direct.Chain = nil // it is rows that are to be many here, not bytes
+	for f.Append(connection) {
+		connection.Seq++
+		taken++
+	}
+	if taken != queueRows/2 {
+		t.Errorf("%d connections were taken, want %d", taken, queueRows/2)
+	}
 	for seq := uint64(1); f.Append(exampleDecision(seq)); seq++ {
 		taken++
 	}
@@ -297,8 +306,8 @@ func TestTheQueueKeepsRoomForWhatWasStopped(t *testing.T) {
 	if taken != queueRows {
 		t.Errorf("%d decisions were taken, want %d", taken, queueRows)
 	}
-	if h := f.Health(); h.Queued != queueRows || h.Dropped != 2 {
-		t.Errorf("full: got %+v, want %d queued and 2 dropped", h, queueRows)
+	if h := f.Health(); h.Queued != queueRows || h.Dropped != 3 {
+		t.Errorf("full: got %+v, want %d queued and 3 dropped", h, queueRows)
 	}
 	f.run(t)
 	f.flush(t)
@@ -307,7 +316,7 @@ func TestTheQueueKeepsRoomForWhatWasStopped(t *testing.T) {
 	}
 	until(t, "the gap is in the journal", func() bool {
 		list, _, err := f.Journal(context.Background(), time.Time{}, 0, "")
-		return err == nil && len(list) == 1 && list[0].Kind == "gap" && strings.HasPrefix(list[0].Text, "2 decisions")
+		return err == nil && len(list) == 1 && list[0].Kind == "gap" && strings.HasPrefix(list[0].Text, "3 decisions")
 	})
 	if rows, bytes, _ := f.q.depth(); rows != 0 || bytes != 0 {
 		t.Errorf("when all is written %d rows and %d bytes wait", rows, bytes)

@@ -9,8 +9,9 @@ import (
 	"osm/policy"
 )
 
-// Bounds of what waits in memory for the writer. When the queue is three quarters full it
-// takes no more of what was accepted; the rest is kept for what was stopped.
+// Bounds of what waits in memory for the writer. When the queue is half full it takes no more
+// connections past Exim, of which one script makes thousands a second, and when it is three
+// quarters full nothing more that was accepted; the rest is kept for what was stopped.
 const (
 	queueRows   = 65_536
 	queueBytes  = 64 << 20
@@ -204,7 +205,10 @@ func newQueue() *queue {
 // add takes a row unless there is no room for one like it.
 func (q *queue) add(r row) bool {
 	rows, bytes := queueRows, queueBytes
-	if r.verdict == policy.Accept {
+	switch {
+	case sourceOf(r.flags) == policy.SourceDirect:
+		rows, bytes = rows/2, bytes/2
+	case r.verdict == policy.Accept:
 		rows, bytes = rows*3/4, bytes*3/4
 	}
 	q.mu.Lock()
