@@ -239,3 +239,25 @@ func TestAProcessThatEndsIsInNoNetworkNamespace(t *testing.T) {
 		t.Errorf("this process: %+v, %v", c, err)
 	}
 }
+
+// Where memory is read too late, or by too many at once, nothing is said of the program.
+func TestAChainTellsWhetherItsProgramWasSeen(t *testing.T) {
+	_, pid, _ := holding(t, aliceUID, "1")
+	ps := NewProcesses("/usr/bin/perl", func(error) {})
+	for range memoryPerUID {
+		ps.memory.begin(aliceUID, bootNow())
+	}
+	if c, err := ps.Chain(inTime(t), pid); err != nil || !c.Unread || c.RunsExim {
+		t.Errorf("while no memory is read: got %+v, %v; want it unread", c, err)
+	}
+	for range memoryPerUID {
+		ps.memory.end(aliceUID)
+	}
+	ctx := inTime(t)
+	c, err := ps.Chain(ctx, pid)
+	for ; err == nil && c.Unread && ctx.Err() == nil; c, err = ps.Chain(ctx, pid) { // a busy machine takes its time
+	}
+	if err != nil || !c.RunsExim {
+		t.Errorf("got %+v, %v; want it seen to run Exim's program", c, err)
+	}
+}
