@@ -271,7 +271,7 @@ func (k *worker) read(ctx context.Context, e *sighting) (origin.Chain, error) {
 	e.glimpse = nil
 	k.m.glimpses.Add(-1)
 	c := k.m.processes.Whole(ctx, g)
-	if titled(&c) {
+	if titled(&c) || c.Unread {
 		delete(k.chains, e.seen.PID)
 		return c, nil
 	}
