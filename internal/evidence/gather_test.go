@@ -153,6 +153,17 @@ func (s *scene) gather(chain []policy.Process, asked int64) policy.Evidence {
 	return s.gatherer().Gather(context.Background(), message, chain, shops, policy.Moment{Boot: asked, Wall: wall})
 }
 
+// atBest looks again while less is found out than could be: a machine that stalls may miss a
+// short request. What is too much, such as a wrong visitor, is not tried again.
+func atBest(could policy.Confidence, look func() policy.Evidence) (e policy.Evidence) {
+	for range 5 {
+		if e = look(); e.Confidence >= could {
+			break
+		}
+	}
+	return e
+}
+
 func (s *scene) expect(e policy.Evidence, client string, c policy.Confidence) {
 	s.t.Helper()
 	got := ""
@@ -175,7 +186,7 @@ func TestModPHP(t *testing.T) {
 	}{
 		{name: "a request that began seconds before", began: 5000, started: 3000, want: "192.0.2.1", confidence: policy.ConfidenceHigh},
 		{name: "one that began within the second", began: 900, started: 200, want: "192.0.2.1", confidence: policy.ConfidenceHigh},
-		{name: "one that ends while it is looked at", began: 800, ends: -150, started: 100, want: "192.0.2.1", confidence: policy.ConfidenceHigh},
+		{name: "one that ends while it is looked at", began: 700, ends: -250, started: 100, want: "192.0.2.1", confidence: policy.ConfidenceHigh},
 		{name: "one that began after the message", began: 300, started: 500},
 		{name: "one that began long after the message", began: 300, started: 9000},
 		{name: "one that ended before the message", began: 9000, ends: 7000, started: 100},
@@ -184,17 +195,19 @@ func TestModPHP(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := newScene(t)
-			now := s.clock().Boot
 			worker := real(t, 33, "/usr/sbin/apache2")
 			if c.workerIsAlien {
 				worker.Started++
 			}
-			r := request(worker.PID, "192.0.2.1", now-c.began)
-			if c.ends != 0 {
-				r.ends = now - c.ends
-			}
-			s.rows = []drawn{request(worker.PID+1, "192.0.2.2", now-4000), r}
-			e := s.gather([]policy.Process{exim, sentAt(now - c.started), worker, rootsWeb}, now-c.started+15)
+			e := atBest(c.confidence, func() policy.Evidence {
+				now := s.clock().Boot
+				r := request(worker.PID, "192.0.2.1", now-c.began)
+				if c.ends != 0 {
+					r.ends = now - c.ends
+				}
+				s.rows = []drawn{request(worker.PID+1, "192.0.2.2", now-4000), r}
+				return s.gather([]policy.Process{exim, sentAt(now - c.started), worker, rootsWeb}, now-c.started+15)
+			})
 			s.expect(e, c.want, c.confidence)
 			if (e.Script == shops.Script) != (c.want != "") || c.want != "" && (e.URL != "/a.php?x=1" || e.Method != "GET" || e.VirtualHost != "shop.example" || e.PID != worker.PID) {
 				t.Errorf("the evidence is %+v", e)
@@ -310,22 +323,23 @@ func TestCGI(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := newScene(t)
-			now := s.clock().Boot
 			parent := real(t, 33, "/usr/sbin/apache2")
-			php := sentAt(now - 60)
-			php.PID, php.Executable, php.Args = 1<<21+2, "/usr/bin/php-cgi8.2", nil
-			php.RemoteAddr, php.RequestURI, php.ScriptFilename, php.ServerName = "192.0.2.1", "/a.php?x=1", shops.Script, "shop.example"
-			row := request(parent.PID, c.client, now-c.began)
-			if c.began < 0 {
-				php.Started -= 400
-				row.began = now - 10
-			}
-			if c.threads {
-				row.pid++
-			}
-			s.rows = []drawn{row}
-			chain := []policy.Process{exim, sentAt(now - 40), php, parent, rootsWeb}
-			e := s.gather(chain, now-20)
+			e := atBest(c.confidence, func() policy.Evidence {
+				now := s.clock().Boot
+				php := sentAt(now - 60)
+				php.PID, php.Executable, php.Args = 1<<21+2, "/usr/bin/php-cgi8.2", nil
+				php.RemoteAddr, php.RequestURI, php.ScriptFilename, php.ServerName = "192.0.2.1", "/a.php?x=1", shops.Script, "shop.example"
+				row := request(parent.PID, c.client, now-c.began)
+				if c.began < 0 {
+					php.Started -= 400
+					row.began = now - 10
+				}
+				if c.threads {
+					row.pid++
+				}
+				s.rows = []drawn{row}
+				return s.gather([]policy.Process{exim, sentAt(now - 40), php, parent, rootsWeb}, now-20)
+			})
 			s.expect(e, c.want, c.confidence)
 		})
 	}
@@ -394,7 +408,9 @@ func TestPHPFPM(t *testing.T) {
 				s.rows = append(s.rows, request(502, "192.0.2.2", began-2))
 			}
 			s.servePool(func(int) int64 { return began })
-			e := s.gather([]policy.Process{exim, sentAt(now - c.started), worker, rootsFPM}, now-5)
+			e := atBest(c.confidence, func() policy.Evidence {
+				return s.gather([]policy.Process{exim, sentAt(now - c.started), worker, rootsFPM}, now-5)
+			})
 			if e.ClientIP.IsValid() != (c.want != "") || c.want != "" && e.ClientIP.String() != c.want || e.Script != c.script || e.Confidence != c.confidence {
 				t.Errorf("the evidence is %+v", e)
 			}
@@ -462,8 +478,10 @@ func TestWhoeverIsInAHurryIsAnsweredAtOnce(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
 	before := time.Now()
-	s.gatherer().Gather(ctx, message, []policy.Process{exim, sentAt(now), worker, rootsWeb}, shops, policy.Moment{Boot: now})
-	if took := time.Since(before); took > 500*time.Millisecond {
+	g := s.gatherer()
+	g.opt.Patience = time.Minute // whoever is not heard waits for so long
+	g.Gather(ctx, message, []policy.Process{exim, sentAt(now), worker, rootsWeb}, shops, policy.Moment{Boot: now})
+	if took := time.Since(before); took > 10*time.Second {
 		t.Errorf("it took %v", took)
 	}
 }

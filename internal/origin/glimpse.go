@@ -54,7 +54,7 @@ func (g *Glimpse) Close() { g.p.close() }
 func (ps *Processes) Whole(ctx context.Context, g *Glimpse) Chain {
 	c, err := ps.lineage(ctx, g.p)
 	if err != nil { // nothing more could be opened
-		return Chain{Processes: []policy.Process{g.Process}, EUID: g.euid, Placeless: true}
+		return Chain{Processes: []policy.Process{g.Process}, EUID: g.euid, Unread: true, Placeless: true}
 	}
 	c.EUID = g.euid
 	return c

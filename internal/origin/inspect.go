@@ -174,11 +174,11 @@ func (s *inspectServer) answer(ctx context.Context, q question) answer {
 	if err != nil {
 		return answer{status: statusGone}
 	}
-	chain, runsExim := s.processes.chain(ctx, p, enough)
+	chain, runs := s.processes.chain(ctx, p, enough)
 	if len(chain) == 0 {
 		return answer{status: statusGone}
 	}
-	return answer{processes: chain, parentIsExim: delivers(chain, runsExim)}
+	return answer{processes: chain, parentIsExim: delivers(chain, &runs)}
 }
 
 // told reports whether a chain has told all it can: above the first process of root's
@@ -197,8 +197,8 @@ func told(chain []policy.Process) bool {
 // recipient's uid below one that is root's or, where Exim gave up root, has Exim's own
 // uid, which a submitting Exim always has; nobody else can start that pair. Seen with
 // Exim 4.96 for -odi, -odb and queue runs.
-func delivers(chain []policy.Process, runsExim [maxProcesses]bool) bool {
-	return len(chain) > 2 && runsExim[0] && runsExim[1] && runsExim[2] &&
+func delivers(chain []policy.Process, runs *programs) bool {
+	return len(chain) > 2 && runs[0].exim && runs[1].exim && runs[2].exim &&
 		(chain[2].UID == 0 || chain[2].UID == chain[0].UID)
 }
 

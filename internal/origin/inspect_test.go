@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -70,6 +71,32 @@ func client(t *testing.T, socket string) *Inspector {
 	return i
 }
 
+// answered asks until that was done in time: a starved machine takes longer than a question
+// may, and its failures in a row must not end the questions. What fails at once has failed.
+func answered(i *Inspector, ask func() (whole bool, err error)) {
+	for end := bootNow() + 10*time.Second; bootNow() < end; {
+		began := bootNow()
+		whole, err := ask()
+		late := err != nil && bootNow()-began >= inspectorTime
+		if late {
+			i.note(nil)
+		}
+		if !late && whole {
+			return
+		}
+	}
+}
+
+// chainOf asks for the chain of a process until the arguments of all of it were read.
+func chainOf(t *testing.T, i *Inspector, pid int32) (chain []policy.Process, exim bool, err error) {
+	t.Helper()
+	answered(i, func() (bool, error) {
+		chain, exim, err = i.Chain(t.Context(), pid)
+		return !slices.ContainsFunc(chain, func(p policy.Process) bool { return len(p.Args) == 0 }), err
+	})
+	return chain, exim, err
+}
+
 func pidOf(t *testing.T, c *child) int32 {
 	t.Helper()
 	pid, err := strconv.ParseInt(c.line(t), 10, 32)
@@ -89,7 +116,7 @@ func TestChainDescribesTheProcessAndItsParents(t *testing.T) {
 		args: []string{"/bin/sh", "-c", "perl -e '" + waitScript + "' one 'two words'; exit 0"},
 	})
 	pid := pidOf(t, c)
-	chain, exim, err := i.Chain(t.Context(), pid)
+	chain, exim, err := chainOf(t, i, pid)
 	if err != nil || exim || len(chain) < 3 {
 		t.Fatalf("Chain(%d): got %+v, %v, %v; want perl, sh and this test", pid, chain, exim, err)
 	}
@@ -171,7 +198,7 @@ func TestChainBoundsWhatAProcessSays(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c := start(t, spec{uid: aliceUID, env: tt.env, args: append([]string{"/usr/bin/perl", "-e", waitScript}, tt.args...)})
-			chain, _, err := i.Chain(t.Context(), pidOf(t, c))
+			chain, _, err := chainOf(t, i, pidOf(t, c))
 			if err != nil || len(chain) == 0 {
 				t.Fatalf("got %d processes, err %v", len(chain), err)
 			}
@@ -191,7 +218,7 @@ func TestChainNamesADeletedWorkingDirectoryPlainly(t *testing.T) {
 	if err := os.Remove(dir); err != nil {
 		t.Fatal(err)
 	}
-	chain, _, err := i.Chain(t.Context(), pid)
+	chain, _, err := chainOf(t, i, pid)
 	if err != nil || chain[0].WorkingDirectory != dir {
 		t.Errorf("got %+v, %v; want working directory %q", chain, err, dir)
 	}
@@ -203,7 +230,7 @@ func TestChainOfAProcessThatHasEndedIsNotFound(t *testing.T) {
 	pid := pidOf(t, c)
 	c.end()
 	for _, pid := range []int32{pid, 0, -1} {
-		if _, _, err := i.Chain(t.Context(), pid); !errors.Is(err, ErrNotFound) {
+		if _, _, err := chainOf(t, i, pid); !errors.Is(err, ErrNotFound) {
 			t.Errorf("Chain(%d): got %v, want not found", pid, err)
 		}
 	}
@@ -243,7 +270,7 @@ func TestParentIsEximOnlyForADeliveryOfExims(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c := start(t, spec{uid: tt.uid, env: []string{"ORIGIN_TEST_EXIM=1"}, args: []string{tt.grandparent, tt.parent, tt.child}})
-			chain, got, err := tt.i.Chain(t.Context(), pidOf(t, c))
+			chain, got, err := chainOf(t, tt.i, pidOf(t, c))
 			if err != nil || got != tt.want {
 				t.Errorf("got %v, %v; want %v; chain %+v", got, err, tt.want, chain)
 			}
@@ -260,12 +287,20 @@ func TestOwnerFindsTheProcessWithTheSocket(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := i.Owner(t.Context(), uid, inode)
+	var p policy.Process
+	answered(i, func() (bool, error) {
+		p, err = i.Owner(t.Context(), uid, inode)
+		return !errors.Is(err, ErrNotFound), err // so it says, too, when the search took too long
+	})
 	if err != nil || int(p.PID) != c.cmd.Process.Pid || p.UID != aliceUID || p.Executable != "/usr/bin/perl" {
 		t.Errorf("Owner(%d, %d): got %+v, %v; want process %d", uid, inode, p, err, c.cmd.Process.Pid)
 	}
 	for _, q := range []struct{ uid, inode uint32 }{{bobUID, inode}, {uid, inode + 1_000_000}, {uid, 0}} {
-		if p, err := i.Owner(t.Context(), q.uid, q.inode); !errors.Is(err, ErrNotFound) {
+		answered(i, func() (bool, error) {
+			p, err = i.Owner(t.Context(), q.uid, q.inode)
+			return true, err
+		})
+		if !errors.Is(err, ErrNotFound) {
 			t.Errorf("Owner(%d, %d): got %+v, %v; want not found", q.uid, q.inode, p, err)
 		}
 	}
@@ -305,7 +340,7 @@ func TestInspectorIsNotBelievedWhenItIsNotRoots(t *testing.T) {
 	c := start(t, spec{uid: bobUID, args: []string{"/usr/bin/perl", "-e",
 		`use Socket; socket(my $s, PF_UNIX, SOCK_STREAM, 0); bind($s, pack_sockaddr_un($ARGV[0])); listen($s, 5); $|=1; print "$$\n"; <STDIN>;`, socket}})
 	pidOf(t, c)
-	_, _, err := client(t, socket).Chain(t.Context(), 1)
+	_, _, err := chainOf(t, client(t, socket), 1)
 	if err == nil || !strings.Contains(err.Error(), "uid 20002") {
 		t.Errorf("Chain by an inspector of another user: got %v, want it refused", err)
 	}
@@ -316,13 +351,13 @@ func TestInspectorIsFoundAgainAfterARestart(t *testing.T) {
 	stop := serveInspector(t, socket, InspectOptions{})
 	i := client(t, socket)
 	self := int32(os.Getpid())
-	if _, _, err := i.Chain(t.Context(), self); err != nil {
+	if _, _, err := chainOf(t, i, self); err != nil {
 		t.Fatal(err)
 	}
 	stop()
 	serveInspector(t, socket, InspectOptions{})
 	for range 2 * inspectorConns {
-		if _, _, err := i.Chain(t.Context(), self); err != nil {
+		if _, _, err := chainOf(t, i, self); err != nil {
 			t.Fatalf("after the restart: %v", err)
 		}
 	}
@@ -353,14 +388,20 @@ func TestADeadInspectorIsLeftAloneForAMoment(t *testing.T) {
 		t.Errorf("after that failed too: got %v, want it left alone", err)
 	}
 	serveInspector(t, socket, InspectOptions{})
-	now += inspectorQuiet
-	for range inspectorBreaker {
-		if err := ask(); err != nil {
-			t.Errorf("once it is back: %v", err)
+	var back error
+	for end := bootNow() + 10*time.Second; bootNow() < end; { // a starved machine takes longer than a question may
+		now += inspectorQuiet
+		if back = ask(); back == nil {
+			break
 		}
 	}
-	if err := i.Err(); err != nil {
-		t.Errorf("Err once it is back: %v", err)
+	if back != nil || i.Err() != nil {
+		t.Errorf("once it is back: got %v, Err %v; want an answer", back, i.Err())
+	}
+	for range inspectorBreaker {
+		if err := ask(); errors.Is(err, ErrInspectorAway) {
+			t.Errorf("after that: %v", err)
+		}
 	}
 }
 
@@ -376,7 +417,7 @@ func TestASilentInspectorCostsNoMoreThanItsTime(t *testing.T) {
 	if _, _, err := i.Chain(t.Context(), 1); err == nil {
 		t.Error("no error from an inspector that says nothing")
 	}
-	if took := bootNow() - before; took > 10*inspectorTime {
+	if took := bootNow() - before; took > inspectorTime+5*time.Second { // without its limit it hangs for ever
 		t.Errorf("took %v, want about %v", took, inspectorTime)
 	}
 }
@@ -404,10 +445,15 @@ func TestPeerOfNamesTheProcessThatConnected(t *testing.T) {
 	}
 }
 
+// undeterred lets i be asked on, however often a busy machine made it fail in a row.
+func undeterred(i *Inspector) {
+	var hours atomic.Int64
+	i.now = func() time.Duration { return time.Duration(hours.Add(1)) * time.Hour }
+}
+
 func TestInspectorAnswersManyAtOnce(t *testing.T) {
 	i, _ := inspect(t, InspectOptions{})
-	var hours atomic.Int64 // a busy machine's failures in a row must not end the questions
-	i.now = func() time.Duration { return time.Duration(hours.Add(1)) * time.Hour }
+	undeterred(i)
 	c := start(t, spec{uid: aliceUID, args: []string{"/usr/bin/perl", "-e", waitScript}})
 	pid := pidOf(t, c)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -529,7 +575,10 @@ func TestInspectorHasTheMapsCopied(t *testing.T) {
 			t.Errorf("without maps: %v, want ErrNotFound", err)
 		}
 	}
-	if _, _, err := none.Chain(t.Context(), int32(os.Getpid())); err != nil {
+	if err := none.Err(); err != nil {
+		t.Errorf("Err = %v: maps must not count", err)
+	}
+	if _, _, err := chainOf(t, none, int32(os.Getpid())); err != nil {
 		t.Errorf("a question about a process after it: %v", err)
 	}
 }
@@ -543,7 +592,10 @@ func TestInspectorsMapsDoNotCloseTheWayForOtherQuestions(t *testing.T) {
 			t.Error("Maps of a broken inspector ends well")
 		}
 	}
-	if _, _, err := i.Chain(t.Context(), int32(os.Getpid())); err != nil {
+	if err := i.Err(); err != nil {
+		t.Errorf("Err = %v: maps must not count", err)
+	}
+	if _, _, err := chainOf(t, i, int32(os.Getpid())); err != nil {
 		t.Errorf("a question about a process after it: %v", err)
 	}
 }

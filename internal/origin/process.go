@@ -231,6 +231,7 @@ func cleanLink(s, root string) string {
 type memory struct {
 	args []string
 	env  [5]string // as in variables
+	told bool      // it could be seen which program it runs; not so once it is ending
 	exim bool      // runs the same file as the Exim program that was asked for
 }
 
@@ -247,7 +248,8 @@ func (p proc) readMemory(exim fileID) memory {
 	_ = p.read("cmdline", maxArgBytes, func(b []byte) { m.args = parseArgs(b) })
 	_ = p.read("environ", maxEnviron, func(b []byte) { m.env = parseEnviron(b) })
 	id, err := fileAt(p.dir, "exe")
-	m.exim = err == nil && exim != fileID{} && id == exim
+	m.told = err == nil
+	m.exim = m.told && exim != fileID{} && id == exim
 	return m
 }
 

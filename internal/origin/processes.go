@@ -37,6 +37,7 @@ type Chain struct {
 	EUID      uint32 // the effective uid of the process: the owner of its folder in /proc
 	Cgroup    string // as /proc/PID/cgroup has it, see [parseCgroup]
 	RunsExim  bool   // it runs Exim's program
+	Unread    bool   // its program could not be told, or not in time: RunsExim says nothing
 	Hidden    bool   // its working directory may not be read by us
 	Elsewhere bool   // it is in another network namespace than we are
 	Placeless bool   // it was ending, so that this could not be read
@@ -77,12 +78,12 @@ func (ps *Processes) lineage(ctx context.Context, p proc) (Chain, error) {
 	if err := unix.Fstat(second.dir, &st); err == nil { // once it has ended this says 0
 		c.EUID = st.Uid
 	}
-	var runsExim [maxProcesses]bool
-	c.Processes, runsExim = ps.chain(ctx, p, foreign)
+	var runs programs
+	c.Processes, runs = ps.chain(ctx, p, foreign)
 	if len(c.Processes) == 0 {
 		return Chain{}, ErrNotFound
 	}
-	c.RunsExim = runsExim[0]
+	c.RunsExim, c.Unread = runs[0].exim, !runs[0].told
 	c.Cgroup, c.Hidden = second.cgroup(), second.hidden("cwd")
 	c.Elsewhere, c.Placeless = ps.elsewhere(second)
 	return c, nil
@@ -108,9 +109,13 @@ func foreign(chain []policy.Process) bool {
 
 func alone(chain []policy.Process) bool { return true }
 
+// programs says of each process of a chain whether its program could be told in time, and
+// whether that is Exim's.
+type programs [maxProcesses]struct{ told, exim bool }
+
 // chain describes p, which it closes, and its parents until they are enough, and tells which
 // of them run Exim's program.
-func (ps *Processes) chain(ctx context.Context, p proc, enough func([]policy.Process) bool) (chain []policy.Process, runsExim [maxProcesses]bool) {
+func (ps *Processes) chain(ctx context.Context, p proc, enough func([]policy.Process) bool) (chain []policy.Process, runs programs) {
 	var held []proc
 	defer func() {
 		for _, p := range held {
@@ -145,12 +150,13 @@ func (ps *Processes) chain(ctx context.Context, p proc, enough func([]policy.Pro
 		}
 		for i, m := range ps.memory.read(ctx, held[from:to], chain[from].UID, exim) {
 			p := &chain[from+i]
-			p.Args, runsExim[from+i] = m.args, m.exim
+			p.Args = m.args
+			runs[from+i].told, runs[from+i].exim = m.told, m.exim
 			fill(p, m.env)
 		}
 		from = to
 	}
-	return chain, runsExim
+	return chain, runs
 }
 
 func fill(p *policy.Process, env [5]string) {

@@ -46,6 +46,22 @@ func inTime(t *testing.T) context.Context {
 	return ctx
 }
 
+// read reads a process until its memory was read in time: a busy machine takes longer.
+func read(t *testing.T, ps *Processes, pid int32) Chain {
+	t.Helper()
+	for ctx := inTime(t); ; {
+		c, err := ps.Chain(ctx, pid)
+		switch {
+		case err != nil:
+			t.Fatal(err)
+		case !c.Unread:
+			return c
+		case ctx.Err() != nil:
+			t.Fatalf("got %+v, want its memory read", c)
+		}
+	}
+}
+
 func TestHoldersFindsAllInOnePass(t *testing.T) {
 	ps := NewProcesses("", func(error) {})
 	_, alice, ofAlice := holding(t, aliceUID, "300")
@@ -71,6 +87,9 @@ func TestHoldersFindsAllInOnePass(t *testing.T) {
 				t.Errorf("%+v: got %+v, want process %d", s, c, want[s])
 			}
 			delete(want, s)
+		}
+		if c.Unread {
+			c = read(t, ps, c.Processes[0].PID)
 		}
 		if c.Processes[0].HTTPHost != "shop.example" || len(c.Processes[0].Args) == 0 {
 			t.Errorf("got %+v", c.Processes[0])
@@ -136,10 +155,7 @@ func TestAChainEndsWithWhoStartedIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := NewProcesses("/usr/bin/perl", func(error) {}).Chain(inTime(t), int32(pid))
-	if err != nil {
-		t.Fatal(err)
-	}
+	got := read(t, NewProcesses("/usr/bin/perl", func(error) {}), int32(pid))
 	ps := got.Processes
 	if len(ps) != 3 || ps[0].PID != int32(pid) || ps[0].WorkingDirectory != dir || ps[1].UID != aliceUID || int(ps[2].PID) != os.Getpid() {
 		t.Errorf("got %+v, want perl, sh and this test", ps)
@@ -237,5 +253,23 @@ func TestAProcessThatEndsIsInNoNetworkNamespace(t *testing.T) {
 	}
 	if c, err := ps.Chain(inTime(t), int32(os.Getpid())); err != nil || c.Placeless || c.Elsewhere {
 		t.Errorf("this process: %+v, %v", c, err)
+	}
+}
+
+// Where memory is read too late, or by too many at once, nothing is said of the program.
+func TestAChainTellsWhetherItsProgramWasSeen(t *testing.T) {
+	_, pid, _ := holding(t, aliceUID, "1")
+	ps := NewProcesses("/usr/bin/perl", func(error) {})
+	for range memoryPerUID {
+		ps.memory.begin(aliceUID, bootNow())
+	}
+	if c, err := ps.Chain(inTime(t), pid); err != nil || !c.Unread || c.RunsExim {
+		t.Errorf("while no memory is read: got %+v, %v; want it unread", c, err)
+	}
+	for range memoryPerUID {
+		ps.memory.end(aliceUID)
+	}
+	if c := read(t, ps, pid); !c.RunsExim {
+		t.Errorf("got %+v, want it seen to run Exim's program", c)
 	}
 }

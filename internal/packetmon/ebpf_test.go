@@ -127,8 +127,8 @@ func (w *ebpfWatch) told(pids ...int) []Seen {
 	var ours []Seen
 	numbers := map[uint64]bool{}
 	for _, s := range w.all {
-		if s.PID != 0 && slices.Contains(pids, int(s.PID)) {
-			numbers[s.Socket] = true
+		if s.PID != 0 { // the kernel gives a socket's place to another's connection
+			numbers[s.Socket] = slices.Contains(pids, int(s.PID))
 		}
 		if numbers[s.Socket] {
 			ours = append(ours, s)

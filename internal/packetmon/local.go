@@ -101,12 +101,12 @@ func (o *ownAddresses) problem() string {
 
 // mailServers tells whether a listener of this host is its mail server.
 type mailServers struct {
-	diag      *origin.Diag
-	processes *origin.Processes
-	exim      string
-	excluded  func(uid uint32) bool
-	boot      func() int64
-	known     map[origin.Socket]listenerKind // for one goroutine
+	diag     *origin.Diag
+	holders  func(context.Context, []origin.Socket, []int32, func(origin.Chain, []origin.Socket)) error // [origin.Processes.Holders]
+	exim     string
+	excluded func(uid uint32) bool
+	boot     func() int64
+	kinds    map[origin.Socket]listenerKind // for one goroutine
 }
 
 type listenerKind struct {
@@ -126,27 +126,30 @@ func (s *mailServers) at(a netip.AddrPort) (listener origin.Socket, sure bool, e
 	return listener, listener.UID == 0 || s.excluded(listener.UID), nil
 }
 
-// runsExim reports whether a process with the listener runs Exim's program. It is for one
-// goroutine: it may look through all processes.
-func (s *mailServers) runsExim(ctx context.Context, listener origin.Socket) bool {
+// known returns what was found out about the listener not long ago, if that was done.
+func (s *mailServers) known(listener origin.Socket) (exim, ok bool) {
 	if s.exim == "" || listener.Inode == 0 {
-		return false
+		return false, true
 	}
-	now := s.boot()
-	if k, ok := s.known[listener]; ok && now < k.until {
-		return k.exim
-	}
+	k, ok := s.kinds[listener]
+	return k.exim, ok && s.boot() < k.until
+}
+
+// runsExim reports whether a process with the listener is seen to run Exim's program. It is
+// for one goroutine: it may look through all processes. What could not be seen in time is not
+// kept: the mail server's next connections would be counted as passing it by.
+func (s *mailServers) runsExim(ctx context.Context, listener origin.Socket) bool {
 	ctx, cancel := context.WithTimeout(ctx, listenerTime)
 	defer cancel()
-	k := listenerKind{until: now + int64(listenerFresh)}
-	err := s.processes.Holders(ctx, []origin.Socket{listener}, nil, func(c origin.Chain, _ []origin.Socket) { k.exim = c.RunsExim })
-	if err != nil {
+	k, told := listenerKind{until: s.boot() + int64(listenerFresh)}, false
+	err := s.holders(ctx, []origin.Socket{listener}, nil, func(c origin.Chain, _ []origin.Socket) { k.exim, told = c.RunsExim, !c.Unread })
+	if err != nil || !told {
 		return false
 	}
-	if len(s.known) >= maxKnownListeners {
-		clear(s.known) // they are found again
+	if len(s.kinds) >= maxKnownListeners {
+		clear(s.kinds) // they are found again
 	}
-	s.known[listener] = k
+	s.kinds[listener] = k
 	return k.exim
 }
 

@@ -103,8 +103,8 @@ func New(o Options) (*Monitor, error) {
 		events: make(chan sighting, maxEvents), out: newOutbox(), hour: &lastHour{}, retry: retryTime, refused: map[string]string{},
 	}
 	m.processes = origin.NewProcesses(o.Exim, func(error) { m.stuckAt.Store(o.Boot()) })
-	m.mtas = &mailServers{diag: m.diag, processes: m.processes, exim: o.Exim, excluded: o.Excluded, boot: o.Boot,
-		known: map[origin.Socket]listenerKind{}}
+	m.mtas = &mailServers{diag: m.diag, holders: m.processes.Holders, exim: o.Exim, excluded: o.Excluded, boot: o.Boot,
+		kinds: map[origin.Socket]listenerKind{}}
 	return m, nil
 }
 

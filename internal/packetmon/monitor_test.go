@@ -31,9 +31,17 @@ func TestAPacketsConnectionIsAttributedToUserAndProcess(t *testing.T) {
 			m := monitored(t, Options{Ports: []uint16{to.Port()}, Openers: []Opener{f.opener()}})
 			dir := publicDir(t)
 			c := connect(t, aliceUID, dir, to, tt.more...)
-			began := time.Now()
-			f.in <- c.syn(to)
-			r := next(t, m)
+			var r Record
+			var began time.Time
+			for try := range tries {
+				s := c.syn(to)
+				s.Socket += try // another connection
+				began = time.Now()
+				f.in <- s
+				if r = next(t, m); len(r.Connection.Chain) > 0 && len(r.Connection.Chain[0].Args) > 0 {
+					break
+				}
+			}
 			got := r.Connection
 			if got.UID != aliceUID || !got.UIDKnown || got.Seen != SourcePacket || got.Remote != to || got.Local != c.local {
 				t.Errorf("got %+v", got)
@@ -136,9 +144,18 @@ func TestConnectionsToOurOwnMailServerAreLeftToTheDoor(t *testing.T) {
 			f := newFed(SourcePacket)
 			m := monitored(t, Options{Ports: []uint16{to.Port()}, Openers: []Opener{f.opener()}, Exim: exim,
 				Excluded: func(uid uint32) bool { return uid == tt.exclude }})
-			f.in <- connect(t, aliceUID, "/", to).syn(to)
-			until(t, m, "the connection", func(c Counts) bool { return c.ToMTA+c.Records == 1 })
-			if n := m.Status().Counts; (n.Records == 1) != tt.bypass {
+			c := connect(t, aliceUID, "/", to)
+			var n Counts
+			for try := range tries {
+				s := c.syn(to)
+				s.Socket += try
+				f.in <- s
+				until(t, m, "the connection", func(c Counts) bool { return c.ToMTA+c.Records == try+1 })
+				if n = m.Status().Counts; tt.bypass || n.ToMTA > 0 {
+					break
+				}
+			}
+			if bypass := n.ToMTA == 0; bypass != tt.bypass {
 				t.Errorf("got %+v, want bypass %v", n, tt.bypass)
 			}
 		})
@@ -171,10 +188,17 @@ func TestWhatIsNoBypassIsDroppedAndCounted(t *testing.T) {
 	c := connect(t, aliceUID, "/", to)
 	// perl is Exim's program here, so the listener is the mail server: by another address nobody listens
 	away := netip.MustParseAddrPort("192.0.2.1:" + strconv.Itoa(int(to.Port())))
-	f.in <- Seen{At: sinceBoot(), Local: c.local, Remote: away, Socket: 0, UIDKnown: true, UID: aliceUID, PID: c.pid}
-	if got := next(t, m).Connection; got.UID != aliceUID || !strings.Contains(got.Basis, "runs Exim's program as a user who is not") {
+	var got policy.Connection
+	for try := range tries {
+		f.in <- Seen{At: sinceBoot(), Local: c.local, Remote: away, Socket: 100 + try, UIDKnown: true, UID: aliceUID, PID: c.pid}
+		if got = next(t, m).Connection; strings.Contains(got.Basis, "runs Exim's program as a user who is not") {
+			break
+		}
+	}
+	if got.UID != aliceUID || !strings.Contains(got.Basis, "runs Exim's program as a user who is not") {
 		t.Errorf("Exim's program with alice's rights: got %+v", got)
 	}
+	tried := m.Status().Counts.Records
 	delivery := start(t, 0, "/", "/usr/bin/perl", "-e", `$|=1; print "here\n"; <STDIN>`)
 	delivery.line(t)
 	f.in <- Seen{At: sinceBoot(), Local: c.local, Remote: away, Socket: 1, UIDKnown: true, UID: 0, PID: int32(delivery.cmd.Process.Pid)}
@@ -183,13 +207,13 @@ func TestWhatIsNoBypassIsDroppedAndCounted(t *testing.T) {
 	f.in <- Seen{At: sinceBoot(), Local: c.local, Remote: away, Socket: 2, UIDKnown: true, UID: aliceUID, PID: c.pid}
 	until(t, m, "an excluded user", func(n Counts) bool { return n.Excluded == 2 })
 	f.in <- Seen{At: sinceBoot(), Local: c.local, Remote: away, Socket: 2, UIDKnown: true, UID: aliceUID, PID: c.pid}
-	until(t, m, "a repeat", func(n Counts) bool { return n.Repeats == 1 && n.Seen == 4 })
+	until(t, m, "a repeat", func(n Counts) bool { return n.Repeats == 1 && n.Seen == tried+3 })
 	f.in <- Seen{At: sinceBoot(), Local: c.local, Remote: netip.MustParseAddrPort("192.0.2.1:1"), Socket: 3}
 	f.in <- Seen{At: sinceBoot(), Local: c.local, Remote: away, Socket: 4, UIDKnown: true, UID: bobUID, Inode: 1}
 	if got := next(t, m).Connection; got.UID != bobUID {
 		t.Errorf("got %+v", got)
 	}
-	if n := m.Status().Counts; n.Seen != 5 || n.Records != 2 {
+	if n := m.Status().Counts; n.Seen != tried+4 || n.Records != tried+1 {
 		t.Errorf("a port that is not watched: got %+v", n)
 	}
 	nothingMore(t, m)

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -191,6 +192,7 @@ func TestPacketSeesAConnectionThatIsRefusedOrNotAnswered(t *testing.T) {
 	for _, s := range w.wait(last) {
 		seen = append(seen, s.Remote.String())
 	}
+	seen = slices.Compact(seen) // on a busy machine the dial lasts until the packet is sent again
 	if got := strings.Join(seen, " "); got != "203.0.113.9:26 203.0.113.77:25 198.51.100.2:25" {
 		t.Errorf("reported were connections to %s", got)
 	}

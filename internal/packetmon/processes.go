@@ -166,8 +166,32 @@ func (k *worker) work(ctx context.Context, batch []sighting) {
 	}
 }
 
+// isMTA reports whether the connection goes to a listener that is known, or seen now, to run
+// Exim's program. Whoever makes that slow to see, which it then is each time, has his share of
+// the time for it, too.
 func (k *worker) isMTA(ctx context.Context, e *sighting) bool {
-	return e.listener != (origin.Socket{}) && k.m.mtas.runsExim(ctx, e.listener)
+	if e.listener == (origin.Socket{}) {
+		return false
+	}
+	if exim, ok := k.m.mtas.known(e.listener); ok {
+		return exim
+	}
+	u, began := k.user(e.listener.UID), k.m.opt.Boot()
+	if k.slow(u, began) {
+		return false
+	}
+	exim := k.m.mtas.runsExim(ctx, e.listener)
+	u.spend(began, k.m.opt.Boot())
+	return exim
+}
+
+// waiting is how many connections wait for their turn.
+func (k *worker) waiting() int { return k.left + len(k.m.events) }
+
+// slow reports whether others wait while the user's processes have taken more than his share
+// of this second.
+func (k *worker) slow(u *user, now int64) bool {
+	return k.waiting() >= someEvents && now/int64(time.Second) == u.second && u.spent > int64(userTime)
 }
 
 // spared hands e on without its process where there is too much to do, or where the user
@@ -177,12 +201,12 @@ func (k *worker) spared(e *sighting) bool {
 	if u == nil {
 		return false
 	}
-	now, waiting := k.m.opt.Boot(), k.left+len(k.m.events)
+	now := k.m.opt.Boot()
 	why := "there was too much to do to look for its process"
 	switch {
-	case waiting >= someEvents && now/int64(time.Second) == u.second && u.spent > int64(userTime):
+	case k.slow(u, now):
 		why = "its user's processes take too long to look at"
-	case waiting < manyEvents || now-u.found > int64(foundLately):
+	case k.waiting() < manyEvents || now-u.found > int64(foundLately):
 		return false
 	}
 	e.skipped = true
@@ -247,7 +271,7 @@ func (k *worker) read(ctx context.Context, e *sighting) (origin.Chain, error) {
 	e.glimpse = nil
 	k.m.glimpses.Add(-1)
 	c := k.m.processes.Whole(ctx, g)
-	if titled(&c) {
+	if titled(&c) || c.Unread {
 		delete(k.chains, e.seen.PID)
 		return c, nil
 	}

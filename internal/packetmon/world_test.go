@@ -25,6 +25,8 @@ const (
 	aliceUID = 20001
 	bobUID   = 20002
 	patience = 10 * time.Second // for what happens at once on a machine that is not busy
+	// tries are for what is seen only in time: a busy machine may miss a process's memory.
+	tries = uint64(10)
 )
 
 // fed is a source that sees what the test tells it.
