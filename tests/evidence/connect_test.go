@@ -22,10 +22,13 @@ import (
 // which its connection is known again, writes there what is true of the request, and stays.
 const connectPage = `<?php
 usleep(%[2]d * 1000);
+$mail = false;
 for ($tries = 0; $tries < 50; $tries++) {
 	$port = random_int(10000, 30000);
+	if (!($truth = @fopen("%[1]s/$port", "x"))) continue; // another page's
+	fwrite($truth, "n=0 ip={$_SERVER['REMOTE_ADDR']} uri={$_SERVER['REQUEST_URI']} method={$_SERVER['REQUEST_METHOD']}");
+	fclose($truth);
 	$from = stream_context_create(["socket" => ["bindto" => "%[5]s:$port"]]);
-	file_put_contents("%[1]s/$port", "n=0 ip={$_SERVER['REMOTE_ADDR']} uri={$_SERVER['REQUEST_URI']} method={$_SERVER['REQUEST_METHOD']}");
 	$mail = @stream_socket_client("tcp://%[4]s:25", $no, $why, 5, STREAM_CLIENT_CONNECT, $from);
 	if ($mail) break;
 }
