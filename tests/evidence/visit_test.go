@@ -20,6 +20,7 @@ import (
 const (
 	mails = 50 // of one page
 	near  = 40 // the message at which a trigger of 50 is near its limit
+	tries = 4  // for what is not known where the machine had no time; what is wrong is wrong each time
 )
 
 // sendPage sends mails by mail() and writes into each Subject what is true of the request.
