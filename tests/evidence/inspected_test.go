@@ -100,11 +100,20 @@ func inspectPools(t *testing.T, file string) (socket string) {
 func TestTheInspectorAsksAPoolForWhoeverMayNot(t *testing.T) {
 	s := newServer(t)
 	socket := s.startFPM(t, fmt.Sprintf(fpmPool, s.dir))
+	waitForWorkers(t, evidence.Pool{Name: account, Address: socket, StatusPath: "/fpm-status"}, 16)
 	file := s.dir + "/fpm.conf"
 	inspector := inspectPools(t, file)
-	got := asker(t, inspector, account, socket)
-	if !strings.HasPrefix(got, "directly: true\nby the inspector: <nil> {\"pool\":\"shop\"") || !strings.Contains(got, `"request uri":"\/fpm-status?full&json"`) {
-		t.Errorf("asked for the pool:\n%s", got)
+	for try := 1; ; try++ { // the pool has 300 ms for its answer
+		got := asker(t, inspector, account, socket)
+		if !strings.HasPrefix(got, "directly: true\n") {
+			t.Fatalf("asked for the pool:\n%s", got)
+		}
+		if strings.Contains(got, "\nby the inspector: <nil> {\"pool\":\"shop\"") && strings.Contains(got, `"request uri":"\/fpm-status?full&json"`) {
+			break
+		}
+		if try == tries {
+			t.Fatalf("asked for the pool:\n%s", got)
+		}
 	}
 	// One that listens but stands in no file.
 	if got := asker(t, inspector, "blog", socket); strings.Contains(got, "<nil>") {
