@@ -98,7 +98,7 @@ func watch(t *testing.T, source string, g *evidence.Gatherer) *watched {
 		}
 	})
 	t.Cleanup(func() { cancel(); w.running.Wait() })
-	must(t, lab.WaitFor(10*time.Second, "the source "+source, func() error {
+	must(t, lab.WaitFor(30*time.Second, "the source "+source, func() error {
 		if s := m.Status(); s.Source != source || s.SelfTest == "" && source != packetmon.SourcePoll {
 			return fmt.Errorf("it is %s: %v", s.Source, s.Problems)
 		}

@@ -31,6 +31,7 @@ PidFile %[1]s/apache.pid
 DefaultRuntimeDir %[1]s
 Mutex file:%[1]s default
 ErrorLog %[1]s/error.log
+Timeout 300
 LogLevel warn
 Listen %[2]s
 User www-data
@@ -175,7 +176,7 @@ func start(t *testing.T, cmd *exec.Cmd, log string) {
 
 func answers(t *testing.T, network, address string) {
 	t.Helper()
-	must(t, lab.WaitFor(10*time.Second, address, func() error {
+	must(t, lab.WaitFor(30*time.Second, address, func() error {
 		c, err := net.Dial(network, address)
 		if err != nil {
 			return err

@@ -116,7 +116,7 @@ type visitor struct {
 func newVisitor(n int) *visitor {
 	v := &visitor{ip: fmt.Sprintf("127.0.0.%d", 10+n)}
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(v.ip)}}
-	v.client = &http.Client{Timeout: 2 * time.Minute, Transport: &http.Transport{DialContext: d.DialContext}}
+	v.client = &http.Client{Timeout: 5 * time.Minute, Transport: &http.Transport{DialContext: d.DialContext}}
 	return v
 }
 
