@@ -1,9 +1,12 @@
 package direct
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -40,7 +43,7 @@ func statusOf(d *lab.Daemon) (monitor, error) {
 // watching waits until the source watches.
 func watching(t *testing.T, d *lab.Daemon, source string) *lab.Daemon {
 	t.Helper()
-	err := lab.WaitFor(15*time.Second, "the source "+source, func() error {
+	err := lab.WaitFor(time.Minute, "the source "+source, func() error {
 		m, err := statusOf(d)
 		if err == nil && (m.Source != source && source != "" || m.Source == "off" || m.SelfTest == "" && m.Source != "poll") {
 			err = fmt.Errorf("it is %q: %s", m.Source, m.Text)
@@ -109,7 +112,7 @@ func ours(c connection) bool {
 func wanted(t *testing.T, d *lab.Daemon, n int, args ...string) []connection {
 	t.Helper()
 	var all []connection
-	err := lab.WaitFor(20*time.Second, fmt.Sprintf("%d connections", n), func() (err error) {
+	err := lab.WaitFor(time.Minute, fmt.Sprintf("%d connections", n), func() (err error) {
 		if all, err = connections(d, args...); err == nil && len(all) < n {
 			err = fmt.Errorf("there are %d", len(all))
 		}
@@ -143,4 +146,70 @@ func as(t *testing.T, account, dir, name string, args ...string) {
 	if out, err := machine.As(ctx, account, dir, name, args...).CombinedOutput(); err != nil {
 		t.Fatalf("%s %v as %s: %v: %.500s", name, args, account, err, out)
 	}
+}
+
+// command is one of the account's, with time enough: what it runs ends by itself, or
+// with its standard input.
+func command(t *testing.T, account, dir, name string, args ...string) *exec.Cmd {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	t.Cleanup(cancel)
+	return machine.As(ctx, account, dir, name, args...)
+}
+
+// staying starts a program that connects and stays until its standard input ends. end sees to
+// that, and tells how the program ended.
+func staying(t *testing.T, cmd *exec.Cmd) (in io.Writer, end func() error) {
+	t.Helper()
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	stdin, err := cmd.StdinPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return stdin, func() error {
+		_ = stdin.Close()
+		if err := cmd.Wait(); err != nil {
+			return fmt.Errorf("%v: %w: %.500s", cmd.Args, err, out.String())
+		}
+		return nil
+	}
+}
+
+// held has such a program stay while look looks: no delay of the watch makes it too late.
+func held(t *testing.T, cmd *exec.Cmd, look func()) {
+	t.Helper()
+	_, end := staying(t, cmd)
+	defer func() {
+		if err := end(); err != nil {
+			t.Error(err)
+		}
+	}()
+	look()
+}
+
+// againTime is for how long is tried again what the watch had no time for: it takes some
+// milliseconds for each process, and no more. What is wrong is wrong the first time.
+const againTime = 30 * time.Second
+
+// told has a program connect, which stays, and again where the watch had no time to read all
+// that is wanted of its process. It counts the connections by n, and returns the last.
+func told(t *testing.T, d *lab.Daemon, n *int, whole func(connection) bool, command func() *exec.Cmd) (c connection) {
+	t.Helper()
+	for began := time.Now(); ; {
+		*n++
+		held(t, command(), func() { c = wanted(t, d, *n)[0] })
+		if whole(c) || time.Since(began) > againTime {
+			return c
+		}
+		t.Logf("there was no time to read all of its process: %+v", c)
+	}
+}
+
+// processRead reports whether its process was found and read, but for its memory.
+func processRead(c connection) bool {
+	return c.PID != 0 && c.Directory != "" && c.Executable != ""
 }

@@ -1,7 +1,6 @@
 package direct
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os/exec"
@@ -36,7 +35,7 @@ func decisions(t *testing.T, d *lab.Daemon, account string) []string {
 // decided waits until just these messages of the account were decided about.
 func decided(t *testing.T, d *lab.Daemon, account string, sources ...string) {
 	t.Helper()
-	err := lab.WaitFor(10*time.Second, "decisions", func() error {
+	err := lab.WaitFor(time.Minute, "decisions", func() error {
 		if got := decisions(t, d, account); !slices.Equal(got, sources) {
 			return fmt.Errorf("they are of %v, want %v", got, sources)
 		}
@@ -47,12 +46,13 @@ func decided(t *testing.T, d *lab.Daemon, account string, sources ...string) {
 	}
 }
 
-// noneOf looks that nothing was counted. Of a connection that was over before the kernel could
-// be asked, as those of Exim's deliveries are on a busy machine, packet does not know whose it was.
+// noneOf looks that nothing was counted. Of a connection that was over, or being closed, before
+// the kernel could be asked, as those of Exim's deliveries are on a busy machine, only ebpf knows
+// whose it was.
 func noneOf(t *testing.T, d *lab.Daemon, source string) {
 	t.Helper()
 	all, err := connections(d)
-	all = slices.DeleteFunc(all, func(c connection) bool { return source == "packet" && c.UID == nil })
+	all = slices.DeleteFunc(all, func(c connection) bool { return source != "ebpf" && c.UID == nil })
 	if err != nil || len(all) != 0 {
 		t.Errorf("connections %+v, %v: want none", all, err)
 	}
@@ -62,26 +62,43 @@ func TestEximsOwnDeliveriesAreNotCounted(t *testing.T) {
 	for _, source := range []string{"ebpf", "packet"} {
 		t.Run(source, func(t *testing.T) {
 			d := start(t, source, "")
-			before := machine.far.Accepted.Load()
-			if err := machine.Sendmail(t.Context(), spammer, machine.HomeOf(spammer), lab.Mail{From: "a@spam.example", To: []string{"b@far.example"}, Subject: "hello"}); err != nil {
-				t.Fatal(err)
+			m, began := delivered(t, d), time.Now()
+			for source == "packet" && m.Counts["excluded"] == 0 && m.Counts["too_late"] > 0 && time.Since(began) < againTime {
+				m = delivered(t, d) // once more: the last one was over before the kernel was asked
 			}
-			err := lab.WaitFor(20*time.Second, "a delivery", func() error {
-				if machine.far.Accepted.Load() == before {
-					return errors.New("none came")
-				}
-				m, err := statusOf(d)
-				if err == nil && m.Counts["excluded"] == 0 {
-					err = errors.New("the watch has not seen it")
-				}
-				return err
-			})
-			if err != nil {
-				t.Fatal(err)
+			if m.Counts["excluded"] == 0 {
+				t.Errorf("the monitor counts %v, want Exim's own connection passed over", m.Counts)
 			}
 			noneOf(t, d, source)
 		})
 	}
+}
+
+// delivered has Exim make a delivery, and waits until the watch has counted it one way or the other.
+func delivered(t *testing.T, d *lab.Daemon) (m monitor) {
+	t.Helper()
+	m, err := statusOf(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted, counted := machine.far.Accepted.Load(), m.Counts["excluded"]+m.Counts["too_late"]
+	if err := machine.Sendmail(t.Context(), spammer, machine.HomeOf(spammer), lab.Mail{From: "a@spam.example", To: []string{"b@far.example"}, Subject: "hello"}); err != nil {
+		t.Fatal(err)
+	}
+	err = lab.WaitFor(time.Minute, "a delivery", func() error {
+		if machine.far.Accepted.Load() == accepted {
+			return errors.New("none came")
+		}
+		m, err = statusOf(d)
+		if err == nil && m.Counts["excluded"]+m.Counts["too_late"] == counted {
+			err = errors.New("the watch has not seen it")
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
 }
 
 func TestMailToThisHostsEximIsCountedAtTheDoorAlone(t *testing.T) {
@@ -105,7 +122,7 @@ func TestMailToThisHostsEximIsCountedAtTheDoorAlone(t *testing.T) {
 func sees(t *testing.T, d *lab.Daemon, what string, n uint64) {
 	t.Helper()
 	var m monitor
-	err := lab.WaitFor(15*time.Second, what, func() (err error) {
+	err := lab.WaitFor(time.Minute, what, func() (err error) {
 		if m, err = statusOf(d); err == nil && m.Counts[what] < n {
 			err = errors.New("not yet")
 		}
@@ -124,9 +141,7 @@ func TestARedirectedConnectionIsCountedOnceAtTheDoor(t *testing.T) {
 			nft(t, "add table ip away; add chain ip away out { type nat hook output priority -100; }; add rule ip away out meta skuid "+
 				strconv.Itoa(machine.UID(spammer))+" tcp dport 25 redirect to :25")
 			t.Cleanup(func() { nft(t, "delete table ip away") })
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-			defer cancel()
-			out, err := machine.As(ctx, spammer, machine.HomeOf(spammer), "/usr/bin/curl", "--silent", "--max-time", "20", "--url", "smtp://"+lab.FarIPv4+":25",
+			out, err := command(t, spammer, machine.HomeOf(spammer), "/usr/bin/curl", "--silent", "--max-time", "60", "--url", "smtp://"+lab.FarIPv4+":25",
 				"--mail-from", "a@spam.example", "--mail-rcpt", "b@far.example", "--upload-file", "-").CombinedOutput()
 			if err != nil {
 				t.Fatalf("curl: %v: %s", err, out)
@@ -146,10 +161,8 @@ func TestAnAttemptThatTheFirewallRejectsIsCounted(t *testing.T) {
 	nft(t, "add table ip smtpblock; add chain ip smtpblock out { type filter hook output priority 0; }; add rule ip smtpblock out meta skuid "+
 		strconv.Itoa(machine.UID(spammer))+" tcp dport 25 reject with tcp reset")
 	t.Cleanup(func() { nft(t, "delete table ip smtpblock") })
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	_ = machine.As(ctx, spammer, machine.HomeOf(spammer), machine.knock, "-to", lab.FarIPv4+":25").Run() // it is refused
-	if c := wanted(t, d, 1)[0]; c.Account != spammer || c.Outcome != "refused" {
+	n := 0
+	if c := attempted(t, d, &n, lab.FarIPv4+":25", "refused"); c.Account != spammer || c.Outcome != "refused" {
 		t.Errorf("connection %+v, want %s's, refused", c, spammer)
 	}
 }

@@ -5,6 +5,7 @@ package main
 import (
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"syscall"
@@ -17,6 +18,7 @@ func main() {
 	rate := flag.Int("rate", 0, "so many a second; 0: as fast as it goes")
 	stay := flag.Duration("stay", 0, "stay connected, or refused, and alive for so long each time")
 	fork := flag.Bool("each", false, "each time as a process of its own")
+	keep := flag.Bool("keep", false, "keep all connections, and live, until standard input ends")
 	flag.Parse()
 	failed := 0
 	start := time.Now()
@@ -26,15 +28,19 @@ func main() {
 			time.Sleep(time.Until(start.Add(time.Duration(i) * time.Second / time.Duration(*rate))))
 		}
 		if !*fork {
-			failed += knock(*to, *stay)
+			failed += knock(*to, *stay, *keep)
 			continue
 		}
-		p, err := os.StartProcess("/proc/self/exe", []string{"knock", "-to", *to, "-stay", stay.String()}, &os.ProcAttr{Files: []*os.File{nil, os.Stdout, os.Stderr}})
+		p, err := os.StartProcess("/proc/self/exe", []string{"knock", "-to", *to, "-stay", stay.String(), fmt.Sprint("-keep=", *keep)},
+			&os.ProcAttr{Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}})
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
 		children = append(children, p)
+	}
+	if *keep {
+		_, _ = io.Copy(io.Discard, os.Stdin)
 	}
 	for _, p := range children {
 		if s, err := p.Wait(); err != nil || !s.Success() {
@@ -48,8 +54,8 @@ func main() {
 }
 
 // knock makes one connection by bare system calls: the life of the process after connect is
-// stay and nothing else.
-func knock(to string, stay time.Duration) int {
+// stay and nothing else. What is to be kept is closed with the process.
+func knock(to string, stay time.Duration, keep bool) int {
 	a, err := net.ResolveTCPAddr("tcp", to)
 	if err != nil {
 		return 1
@@ -62,7 +68,9 @@ func knock(to string, stay time.Duration) int {
 	if err != nil {
 		return 1
 	}
-	defer syscall.Close(fd)
+	if !keep {
+		defer syscall.Close(fd)
+	}
 	err = syscall.Connect(fd, sa)
 	time.Sleep(stay)
 	if err != nil {
