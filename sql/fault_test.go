@@ -202,6 +202,19 @@ func TestADamagedDatabaseIsSetAsideAtStart(t *testing.T) {
 	}
 }
 
+// emptyLog moves all that stands in the write-ahead log into the database: it would heal a
+// damaged one.
+func emptyLog(t *testing.T, path string) {
+	t.Helper()
+	db := sql.OpenDB(&connector{dsn: dsn(path, "_busy_timeout=5000"), driver: readDriver()})
+	defer db.Close()
+	until(t, "the log is moved into the database", func() bool {
+		var busy, frames, moved int
+		err := db.QueryRow("PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &frames, &moved)
+		return err == nil && busy == 0
+	})
+}
+
 func TestADatabaseThatIsDamagedWhileRunningIsReplaced(t *testing.T) {
 	f := start(t, "")
 	precious(t, f)
@@ -209,7 +222,7 @@ func TestADatabaseThatIsDamagedWhileRunningIsReplaced(t *testing.T) {
 		f.Append(exampleDecision(seq))
 	}
 	f.flush(t)
-	outside(t, f.path, "PRAGMA wal_checkpoint(TRUNCATE)")
+	emptyLog(t, f.path)
 	damage(t, f.path, 0.6)
 	key := f.RefKey()
 	until(t, "a reader meets the damage", func() bool {
