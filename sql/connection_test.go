@@ -413,16 +413,19 @@ func TestAHundredThousandConnectionsAreListedAtOnce(t *testing.T) {
 	for i := range 500 {
 		many = append(many, fmt.Sprintf("acct%d", i))
 	}
+	begun := time.Now()
+	ask(t, f.path, "SELECT count(*) FROM decisions WHERE subject LIKE '%there is none%'")
+	usual := time.Since(begun) // of a look at every row, on this machine
 	for name, filter := range map[string]ConnectionFilter{
 		"the newest": {}, "an account's": {Account: "acct100"}, "a reseller's": {Accounts: many}, "a uid that has none": {UID: &uid},
 		"an address": {Remote: netip.MustParsePrefix("198.51.100.0/32")}, "a directory that has none": {Directory: "/nowhere"},
 		"an account's of the last hour": {Account: "acct100", Since: day.Add(4 * time.Hour)},
 	} {
-		begun := time.Now()
+		begun = time.Now()
 		list, next, err := f.Connections(ctx, filter)
 		took := time.Since(begun)
 		t.Logf("%s: %d in %s", name, len(list), took)
-		if err != nil || took > 10*time.Second || next == "" && len(list) == 0 && filter.UID == nil && filter.Directory == "" {
+		if err != nil || took > 2*time.Second+5*usual || next == "" && len(list) == 0 && filter.UID == nil && filter.Directory == "" {
 			t.Errorf("%s: %d, next %q, %v in %s", name, len(list), next, err, took)
 		}
 	}

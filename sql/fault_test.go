@@ -260,8 +260,16 @@ func TestAFileThatIsTakenAwayIsMadeAgain(t *testing.T) {
 
 func TestAReaderThatNeverStopsDoesNotStopTheWriter(t *testing.T) {
 	f := start(t, "")
-	f.Append(exampleDecision(1))
-	f.flush(t)
+	write := func(from, to uint64) time.Duration {
+		began := time.Now()
+		for seq := from; seq < to; seq++ {
+			f.Append(exampleDecision(seq))
+		}
+		f.flush(t)
+		return time.Since(began)
+	}
+	const rows, step = 150_000, 5000
+	usual := write(0, step)
 	db := openReadOnly(f.path, false)
 	defer db.Close()
 	tx, err := db.Begin()
@@ -273,17 +281,11 @@ func TestAReaderThatNeverStopsDoesNotStopTheWriter(t *testing.T) {
 		t.Fatal(err)
 	}
 	var slowest time.Duration
-	const rows = 150_000
-	for seq := uint64(2); seq <= rows; seq++ {
-		f.Append(exampleDecision(seq))
-		if seq%5000 == 0 {
-			began := time.Now()
-			f.flush(t)
-			slowest = max(slowest, time.Since(began))
-		}
+	for from := uint64(step); from < rows; from += step {
+		slowest = max(slowest, write(from, from+step))
 	}
-	if h := f.Health(); !h.OK || h.Written != rows || slowest > 10*time.Second {
-		t.Errorf("with a reader: %+v, slowest 5,000 rows %v", h, slowest)
+	if h := f.Health(); !h.OK || h.Written != rows || slowest > 3*time.Second+5*usual {
+		t.Errorf("with a reader: %+v, slowest %d rows %v, without one %v", h, step, slowest, usual)
 	}
 	long := sizeOf(f.path + "-wal")
 	tx.Rollback()

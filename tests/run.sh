@@ -16,8 +16,7 @@ export OSM_BUILT=$work/bin                       # the product, for the tests th
 export OSM_FUZZERS=$work/fuzzers
 step() { printf '\n== %s (%s)\n' "$*" "$(date -u +%T)"; }
 
-# With idle priority: the tests wait for much, and what waits for a processor alone takes
-# nothing from them.
+# At idle priority, in the time that the tests leave while they wait.
 idle="chrt --idle 0"
 $idle true 2>/dev/null || idle="nice -n 19"
 prepare() {

@@ -57,11 +57,7 @@ func TestAPageOfModPHPThatConnects(t *testing.T) {
 			worker.WorkingDirectory = "/home/shop/public_html"
 			e := atBest(c.confidence, func() policy.Evidence {
 				now := s.clock().Boot
-				r := request(worker.PID, "192.0.2.1", now-c.began)
-				if c.ends != 0 {
-					r.ends = now - c.ends
-				}
-				s.rows = []drawn{request(worker.PID+1, "192.0.2.2", now-4000), r}
+				s.atWork(worker.PID, now, c.began, c.ends)
 				return s.connects(c.source, []policy.Process{worker, rootsWeb}, now-c.seen)
 			})
 			client := ""

@@ -153,6 +153,16 @@ func (s *scene) gather(chain []policy.Process, asked int64) policy.Evidence {
 	return s.gatherer().Gather(context.Background(), message, chain, shops, policy.Moment{Boot: asked, Wall: wall})
 }
 
+// atWork shows a worker's request that began and ended so long before now, beside another's.
+// Ending at 0 is later than is looked.
+func (s *scene) atWork(worker int32, now, began, ends int64) {
+	r := request(worker, "192.0.2.1", now-began)
+	if ends != 0 {
+		r.ends = now - ends
+	}
+	s.rows = []drawn{request(worker+1, "192.0.2.2", now-4000), r}
+}
+
 // atBest looks again while less is found out than could be: a machine that stalls may miss a
 // short request. What is too much, such as a wrong visitor, is not tried again.
 func atBest(could policy.Confidence, look func() policy.Evidence) (e policy.Evidence) {
@@ -201,11 +211,7 @@ func TestModPHP(t *testing.T) {
 			}
 			e := atBest(c.confidence, func() policy.Evidence {
 				now := s.clock().Boot
-				r := request(worker.PID, "192.0.2.1", now-c.began)
-				if c.ends != 0 {
-					r.ends = now - c.ends
-				}
-				s.rows = []drawn{request(worker.PID+1, "192.0.2.2", now-4000), r}
+				s.atWork(worker.PID, now, c.began, c.ends)
 				return s.gather([]policy.Process{exim, sentAt(now - c.started), worker, rootsWeb}, now-c.started+15)
 			})
 			s.expect(e, c.want, c.confidence)

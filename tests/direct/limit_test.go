@@ -218,8 +218,8 @@ func TestSubordinateUIDsAreCountedAndBlockedWithTheirAccount(t *testing.T) {
 					}
 				})
 			}
-			if read == 0 {
-				t.Errorf("of none of 6 connections it is told that it came from %s", dir)
+			if read < 3 {
+				t.Errorf("of %d of 6 connections it is told that they came from %s, want most", read, dir)
 			}
 			if e := raised(t, d); e.Key != spammer {
 				t.Errorf("event %+v, want one of %s", e, spammer)

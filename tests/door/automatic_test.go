@@ -46,7 +46,7 @@ func TestAutoReplyIsCountedAsAutomaticAndByNothingElse(t *testing.T) {
 	account := w.next()
 	forwards(t, account, "# Exim filter\nmail to $reply_address from info@"+machine.Domain(account)+" subject \"Away\" text \"Back on Monday.\"\nfinish\n")
 	automatic, late := 0, 0
-	for i := 0; automatic < 6 && i < 30; i++ {
+	for i := 0; automatic < 6 && i < 9; i++ {
 		arrives(t, account, 1, "A question")
 		switch d := seen.wait(t, i+1)[i]; {
 		case d.Account != account || d.EnvelopeSender != "":

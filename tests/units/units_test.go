@@ -375,9 +375,8 @@ func TestARestartOnlyDelays(t *testing.T) {
 			}
 		})
 	}
-	missed := 0 // by those who waited a whole second for an osmd that a busy machine was slow to start
 	for _, part := range []*part{p.osmd, p.inspect, p.executor, p.watch, p.osmd} {
-		before, began := part.pid(), time.Now()
+		before := part.pid()
 		if err := syscall.Kill(before, syscall.SIGTERM); err != nil {
 			t.Error(err)
 		}
@@ -391,19 +390,12 @@ func TestARestartOnlyDelays(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		if part == p.osmd {
-			if err := lab.WaitFor(20*time.Second, "osmd to answer", func() error { _, err := p.ctl.Status(); return err }); err != nil {
-				t.Error(err)
-			}
-			missed += senders * int(time.Since(began)/(900*time.Millisecond))
-		}
 	}
 	sending.Wait()
-	lines := machine.LogLines("OSM unavailable")
-	if len(lines) > missed {
-		t.Errorf("%d messages were not checked: %s", len(lines), lines[0])
+	if missed := machine.LogLines("OSM unavailable"); len(missed) > 0 {
+		t.Errorf("%d messages were not checked: %s", len(missed), missed[0])
 	}
-	if used := p.used(t, "blog"); used < int64(senders*each-len(lines)) || used > senders*each {
+	if used := p.used(t, "blog"); used != senders*each {
 		t.Errorf("blog has used %d, want %d", used, senders*each)
 	}
 	p.doctorSees(t, "question", "inspector", "executor")
